@@ -1,0 +1,193 @@
+"""What a sampler needs around it: noise, progress, a time budget, a memory limit, a health check. No formula of the lab."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .guards import check_count, check_images, check_same_shape, check_shape
+from .noise_model import count_calls
+
+Sampler = Callable[..., Tensor]
+
+
+def standard_normal(shape, *, device=None, dtype=None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw from N(0, I). The draw is made where the generator lives, so a CPU generator gives every device the same noise."""
+    where = generator.device if generator is not None else device
+    return torch.randn(tuple(shape), generator=generator, device=where, dtype=dtype).to(device or where)
+
+
+def standard_normal_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Noise with x's shape, dtype and device."""
+    return standard_normal(x.shape, device=x.device, dtype=x.dtype, generator=generator)
+
+
+def starting_noise(shape, x_T: Tensor | None, model, generator: torch.Generator | None = None) -> Tensor:
+    """The x_T that sampling starts from: the one given (its shape checked against `shape`), or a fresh draw.
+
+    Args:
+        shape: (B, ...), a tuple or list.
+        x_T: noise to start from, or None.
+        model: where its `device` is, the samples will be; a model without one is taken to be on the CPU.
+        generator: source of the draw, None for torch's global one.
+
+    Raises:
+        ValueError: a shape that is not whole positive numbers, integer x_T, or an x_T of another shape.
+    """
+    check_shape(shape)
+    device = getattr(model, "device", torch.device("cpu"))
+    if x_T is None:
+        return standard_normal(shape, device=device, generator=generator)
+    check_images(x_T, "x_T")
+    if tuple(x_T.shape) != tuple(shape):
+        raise ValueError(f"x_T has shape {list(x_T.shape)}, but the shape asked for is {list(shape)}")
+    return x_T.to(device)
+
+
+def progress(steps: Iterable, description: str) -> Iterable:
+    """A progress bar that shows itself only when the work takes more than two seconds."""
+    # nbgrader's Validate counts every line on stderr as a failure.
+    return tqdm(steps, desc=description, delay=2, leave=False, disable="NBGRADER_VALIDATING" in os.environ)
+
+
+def synchronize() -> None:
+    """Wait until the GPU has done what it was asked to; call it before reading a clock. Nothing to do on a CPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def steps_for_budget(sampler: Sampler, shape, seconds: float, max_steps: int = 1000, trial_steps: int = 3) -> int:
+    """How many steps fit into a time budget on this machine, measured with a short trial.
+
+    Args:
+        sampler: called as `sampler(shape, num_steps)`.
+        shape: (B, ...), as it will be used.
+        seconds: the budget.
+        max_steps: no more than this.
+        trial_steps: steps of the trial; a first, unmeasured one warms up.
+
+    Returns:
+        A whole number in 1..max_steps.
+    """
+    if not seconds > 0:
+        raise ValueError(f"the budget must be a positive number of seconds, not {seconds}")
+    sampler(shape, 1)
+    synchronize()
+    start = time.perf_counter()
+    sampler(shape, trial_steps)
+    synchronize()
+    per_step = (time.perf_counter() - start) / trial_steps
+    return int(min(max(seconds / per_step, 1), max_steps))
+
+
+def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tuple[Tensor, int]:
+    """Call `sampler(batch_size)`; each time memory runs out, halve the batch and try again.
+
+    Returns:
+        The samples and the batch size that worked.
+
+    Raises:
+        ValueError: a batch size that is not a whole number, 1 or larger.
+        MemoryError: not even one sample fits.
+    """
+    check_count(batch_size, "batch_size")
+    while batch_size >= 1:
+        try:
+            return sampler(batch_size), batch_size
+        except (torch.OutOfMemoryError, MemoryError):
+            batch_size //= 2
+        except RuntimeError as error:  # on a CPU torch has no type of its own for this
+            if "can't allocate memory" not in str(error):
+                raise
+            batch_size //= 2
+        # Outside the except clause: while it is handled, the error's traceback keeps the tensors alive.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    raise MemoryError("memory ran out even for a single sample; use a smaller model or another device")
+
+
+def in_mixed_precision(sampler: Sampler, dtype: torch.dtype = torch.bfloat16) -> Sampler:
+    """The same sampler with its network in half precision where that is safe (torch.autocast) and results in float32."""
+    def sample(*args, **kwargs) -> Tensor:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.autocast(device, dtype):
+            return sampler(*args, **kwargs).float()
+    return sample
+
+
+@dataclass(frozen=True)
+class Health:
+    """The answer of `health_check`: `ok`, and a sentence for each thing found wrong."""
+
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        return "healthy" if self.ok else "\n".join(f"- {problem}" for problem in self.problems)
+
+
+def health_check(sampler: Sampler, shape, *, expected_calls: int | None = None, expected_range: float = 1.5) -> Health:
+    """A quick look at whether a sampler is fit for use.
+
+    Args:
+        sampler: called as `sampler(shape)`; may take a `generator` keyword.
+        shape: (B, ...), B at least 2.
+        expected_calls: how many network calls it should make, None to leave that unchecked.
+        expected_range: nearly all pixels should lie within plus and minus this.
+
+    Returns:
+        A Health: an exception, NaN, a wrong shape or number of calls, values out of range, or samples that are all alike.
+    """
+    problems = []
+    try:
+        with count_calls() as calls:
+            x = sampler(shape)
+        check_images(x, "the sample")
+        check_same_shape(x, torch.empty(tuple(shape)), "the sample and the shape asked for")
+    except Exception as error:  # whatever goes wrong is the finding
+        return Health((f"it raised {type(error).__name__}: {error}",))
+    if not bool(torch.isfinite(x).all()):
+        problems.append("some values are NaN or infinite")
+    else:
+        inside = float((x.abs() <= expected_range).double().mean())
+        if inside < 0.99:
+            problems.append(f"only {inside:.0%} of the values lie within +-{expected_range}")
+        if len(x) > 1 and float(x.std(dim=0).mean()) < 1e-3:
+            problems.append("all samples of the batch are alike")
+    if expected_calls is not None and calls.nfe != expected_calls:
+        problems.append(f"it made {calls.nfe} network calls instead of {expected_calls}")
+    return Health(tuple(problems))
+
+
+def bare_loop(model, timesteps: Iterable[int]) -> Sampler:
+    """A "sampler" that only calls the network, once at each timestep: what any sampler costs at the least.
+
+    Args:
+        model: `model(x, t) -> eps`.
+        timesteps: the timesteps to call it at.
+
+    Returns:
+        A callable of a shape (B, ...), which returns the network's last answer.
+    """
+    steps = [int(t) for t in timesteps]
+
+    @torch.no_grad()
+    def sample(shape) -> Tensor:
+        x = starting_noise(shape, None, model)
+        eps = x
+        for t in steps:
+            eps = model(x, torch.full((len(x),), t, device=x.device))
+        return eps
+
+    return sample

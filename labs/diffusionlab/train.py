@@ -1,0 +1,150 @@
+"""Train the networks that the course ships: `python -m diffusionlab.train unet` and `... classifier`.
+
+Each run keeps its state in runs/<name>/ and goes on from there when it is started again. At the end the weights and a
+model card are written to data/checkpoints/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from . import datasets
+from .classifier import Classifier
+from .pretrained import save_checkpoint
+from .schedule import NoiseSchedule
+from .unet import UNet
+
+LOADERS = {"mnist": datasets.mnist}
+
+
+def unet_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, labels: Tensor, drop_label: float) -> Tensor:
+    """Mean squared error of the v-prediction over stratified timesteps; some labels become "none"."""
+    B, T = len(x0), schedule.num_timesteps
+    # One timestep from each of B equal strata: every batch covers all noise levels, so the loss is less noisy.
+    t = ((torch.arange(B, device=x0.device) + torch.rand(B, device=x0.device)) * (T / B)).long().clamp(max=T - 1)
+    A = schedule.alphas_cumprod.float().to(x0.device)[t][:, None, None, None]
+    eps = torch.randn_like(x0)
+    labels = torch.where(torch.rand(B, device=x0.device) < drop_label, torch.full_like(labels, 10), labels)
+    v = model(A.sqrt() * x0 + (1 - A).sqrt() * eps, t, labels)
+    return F.mse_loss(v.float(), A.sqrt() * eps - (1 - A).sqrt() * x0)
+
+
+def classifier_loss(model: nn.Module, x0: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy on images shifted by up to two pixels."""
+    dy, dx = torch.randint(-2, 3, (2,)).tolist()
+    return F.cross_entropy(model(torch.roll(x0, (dy, dx), (2, 3))), labels, label_smoothing=0.05)
+
+
+def learning_rate(progress: float, peak: float) -> float:
+    """A short warm-up, then a half cosine down to zero; progress in [0, 1]."""
+    return peak * min(progress / 0.02, 1.0) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(args: argparse.Namespace) -> Path:
+    """Train until `--steps` or `--minutes` is reached, whichever comes first; returns the checkpoint's path."""
+    torch.manual_seed(args.seed)
+    images, labels = LOADERS[args.data]("train")
+    images, labels = images.to(args.device), labels.to(args.device)
+    schedule = NoiseSchedule.linear()
+    sample_shape, num_classes = tuple(images.shape[1:]), int(labels.max()) + 1
+    if args.what == "unet":
+        model = UNet(schedule, sample_shape, num_classes, widths=args.widths, blocks=args.blocks)
+        network = model.predict_v
+    else:
+        network = model = Classifier(sample_shape, num_classes)
+    model.to(args.device, memory_format=torch.channels_last)
+    # Running statistics of batch normalisation are averaged with the weights.
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(args.ema), use_buffers=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
+
+    state_file = Path("runs") / f"{args.data}-{args.what}" / "state.pt"
+    state_file.parent.mkdir(parents=True, exist_ok=True)
+    step, seconds, curve = 0, 0.0, []
+    if state_file.exists():
+        state = torch.load(state_file, map_location=args.device, weights_only=True)
+        model.load_state_dict(state["model"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, seconds, curve = state["step"], state["seconds"], state["curve"]
+        torch.manual_seed(args.seed + step)  # other batches than those already seen
+
+    def save_state() -> None:
+        torch.save(dict(model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
+                        step=step, seconds=seconds, curve=curve), state_file.with_suffix(".tmp"))
+        state_file.with_suffix(".tmp").replace(state_file)
+
+    if args.compile:
+        network = torch.compile(network)
+    model.train()
+    bar = tqdm(total=args.steps, initial=step, desc=f"{args.data}-{args.what}", smoothing=0.02, mininterval=10)
+    since_report, saved, tick = [], time.monotonic(), time.monotonic()
+    while (progress := max(step / args.steps, seconds / (60 * args.minutes) if args.minutes else 0)) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(progress, args.lr)
+        pick = torch.randint(len(images), (args.batch,), device=args.device)
+        x0 = images[pick].contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cuda", torch.bfloat16, enabled=args.device == "cuda"):
+            loss = (unet_loss(network, schedule, x0, labels[pick], args.drop_label) if args.what == "unet"
+                    else classifier_loss(network, x0, labels[pick]))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        ema.update_parameters(model)
+        step += 1
+        since_report.append(loss.detach())
+        bar.update()
+        seconds, tick = seconds + time.monotonic() - tick, time.monotonic()
+        if step % 100 == 0:
+            mean = torch.stack(since_report).mean().item()
+            if not math.isfinite(mean):
+                raise SystemExit(f"the loss is not finite at step {step}; start again with a smaller --lr")
+            curve.append([step, round(mean, 5)])
+            bar.set_postfix(loss=f"{mean:.4f}")
+            since_report.clear()
+        if time.monotonic() - saved > 120:
+            save_state()
+            saved = time.monotonic()
+    bar.close()
+    save_state()
+
+    card = dict(
+        name=f"{args.data}-{args.what}", data=args.data, images=len(images), parameters=sum(p.numel() for p in model.parameters()),
+        steps=step, batch=args.batch, minutes=round(seconds / 60, 1), device=args.device, seed=args.seed,
+        learning_rate=args.lr, ema=args.ema, torch=torch.__version__, loss_curve=curve)
+    return save_checkpoint(ema.module, card, dtype=torch.float16 if args.half else torch.float32)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m diffusionlab.train", description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("what", choices=["unet", "classifier"], help="which network to train")
+    parser.add_argument("--data", choices=sorted(LOADERS), default="mnist", help="the images to train on")
+    parser.add_argument("--steps", type=int, default=12_000, help="optimizer steps in all")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so much training time, 0 for no limit; "
+                        "the learning rate falls to zero by then")
+    parser.add_argument("--batch", type=int, default=128, help="images a step")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--ema", type=float, default=0.999, help="decay of the moving average of the weights")
+    parser.add_argument("--drop-label", type=float, default=0.1, help="share of labels replaced by none")
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 96], help="the UNet's channels by resolution")
+    parser.add_argument("--blocks", type=int, default=1, help="the UNet's residual blocks by resolution")
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="compile the network (a minute at the start; needs a C++ compiler)")
+    print(train(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
