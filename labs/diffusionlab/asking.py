@@ -1,0 +1,359 @@
+"""Questions as data: an expression to evaluate with somebody's code, and what to look at in the outcome.
+
+The same expressions are evaluated in a notebook's self-check, at grading, and when the grader itself is tested. They hold
+nothing but names, numbers and arrays, so they can be written to a file or sent to another process. No torch is needed here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+# ---------------------------------------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call to make. An expression is a Call, a list, tuple or dict of expressions, an array, or a plain value.
+
+    A Call that stands in several places of an expression is made once, so that its result can be shared.
+
+    Attributes:
+        what: one of the targets under question ("DDPMSampler"), a name in an importable module ("torch:tensor"), or, where `of`
+            is given, a method of what `of` evaluates to.
+        args, kwargs: expressions.
+        of: the expression whose method is called, or None.
+    """
+
+    what: str
+    args: tuple = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    of: Any = None
+
+
+def call(what: str, *args, **kwargs) -> Call:
+    """Call a target or an importable function: `call("DDPMSampler", model, schedule)`."""
+    return Call(what, args, kwargs)
+
+
+def ask(of, method: str, *args, **kwargs) -> Call:
+    """Call a method of an expression's value: `ask(sampler, "ddpm_step", x_t, 5)`."""
+    return Call(method, args, kwargs, of)
+
+
+def attempt(expression) -> Call:
+    """Evaluate an expression that may raise: the value is the name of the exception's type, "" where there was none."""
+    return Call("attempt", (expression,))
+
+
+def evaluate(expression, targets: Mapping[str, Any], made: dict[int, Any]):
+    """The expression's value; `made` collects the result of every Call by the Call's id."""
+    match expression:
+        case Call():
+            if id(expression) not in made and expression.what == "attempt":
+                made[id(expression)] = _exception_name(expression.args[0], targets, made)
+            elif id(expression) not in made:
+                if expression.of is not None:
+                    function = getattr(evaluate(expression.of, targets, made), expression.what)
+                elif ":" in expression.what:
+                    module, _, path = expression.what.partition(":")
+                    function = importlib.import_module(module)
+                    for name in path.split("."):
+                        function = getattr(function, name)
+                else:
+                    function = targets[expression.what]
+                args = [evaluate(each, targets, made) for each in expression.args]
+                kwargs = {key: evaluate(each, targets, made) for key, each in expression.kwargs.items()}
+                made[id(expression)] = function(*args, **kwargs)
+            return made[id(expression)]
+        case list() | tuple():
+            return type(expression)(evaluate(each, targets, made) for each in expression)
+        case dict():
+            return {key: evaluate(each, targets, made) for key, each in expression.items()}
+        case _:
+            return expression
+
+
+def _exception_name(expression, targets, made) -> str:
+    try:
+        evaluate(expression, targets, made)
+    except Exception as error:  # which one it was is the answer
+        return type(error).__name__
+    return ""
+
+
+# ---------------------------------------------------------------------------------------------- observations
+
+Observation = dict[str, Any]  # key -> numpy array or str
+
+
+def observe(expression, targets: Mapping[str, Any]) -> Observation:
+    """Evaluate an expression and describe what came of it, in arrays and strings only.
+
+    Returns:
+        `error`: "" or the name of the exception's type, with `error.message` and `error.where` (the innermost function).
+        `value`: the result; the parts of a tuple, list or dict are `value.0`, `value.name`, and so on; beside each array its
+        `.dtype`. `inputs`: "changed" where a tensor that was passed in was written to. And what recording models saw (`network.*`).
+    """
+    made: dict[int, Any] = {}
+    try:
+        seen = describe(evaluate(expression, targets, made)) | {"error": ""}
+    except Exception as error:  # student code may raise anything, and what it raised is the finding
+        frames = traceback.extract_tb(error.__traceback__)
+        seen = {"error": type(error).__name__, "error.message": str(error)[:500], "error.where": frames[-1].name if frames else ""}
+    nodes = {id(node): node for node in _nodes(expression)}
+    changed = False
+    for key, result in made.items():
+        if nodes[key].what == "torch:tensor":
+            changed |= not np.array_equal(to_array(result), nodes[key].args[0], equal_nan=True)
+        if callable(getattr(type(result), "observed", None)):
+            seen |= {f"network.{name}": value for name, value in result.observed().items()}
+    return seen | {"inputs": "changed" if changed else "kept"}
+
+
+def describe(value, at: str = "value") -> Observation:
+    """Flatten a result into arrays and strings, each under a dotted key."""
+    if isinstance(value, Mapping):
+        return {k: v for name, each in value.items() for k, v in describe(each, f"{at}.{name}").items()}
+    if isinstance(value, (list, tuple)) and not all(isinstance(each, (int, float)) for each in value):
+        return {k: v for i, each in enumerate(value) for k, v in describe(each, f"{at}.{i}").items()}
+    if value is None or isinstance(value, str):
+        return {at: str(value)}
+    try:
+        array = to_array(value)
+    except (TypeError, ValueError):
+        return {at: f"<{type(value).__name__}>"}
+    return {at: array, f"{at}.dtype": f"{array.dtype}"}
+
+
+def to_array(value) -> np.ndarray:
+    """A numpy copy of a tensor, a number or a list of numbers; raises TypeError for anything else."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu().numpy()
+    array = np.array(value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"not numbers: {type(value).__name__}")
+    return array
+
+
+def _nodes(expression):
+    match expression:
+        case Call():
+            yield expression
+            for each in (expression.of, *expression.args, *expression.kwargs.values()):
+                yield from _nodes(each)
+        case list() | tuple():
+            for each in expression:
+                yield from _nodes(each)
+        case dict():
+            for each in expression.values():
+                yield from _nodes(each)
+
+
+# ---------------------------------------------------------------------------------------------- judging
+
+
+@dataclass(frozen=True)
+class Look:
+    """Compare one key of an observation.
+
+    Attributes:
+        at: the key, such as "value" or "network.t".
+        judge: the name of a judge in JUDGES.
+        options: passed to the judge.
+    """
+
+    at: str = "value"
+    judge: str = "close"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a question: evaluate, look, and give the points where every look is right.
+
+    Attributes:
+        title: what is asked, in words; shown to the student.
+        points: what it is worth.
+        expression: what to evaluate.
+        looks: what to compare; that no exception was raised is always looked at, unless a look is at "error".
+        want: right answers by key, where they do not come from the reference.
+    """
+
+    title: str
+    points: float
+    expression: Any
+    looks: tuple[Look, ...] = (Look(),)
+    want: Mapping[str, Any] = field(default_factory=dict)
+
+    def all_looks(self) -> tuple[Look, ...]:
+        """The looks, with the one at `error` put first where it is not listed."""
+        if any(look.at == "error" for look in self.looks):
+            return self.looks
+        return (Look("error", "same"), *self.looks)
+
+
+def close(got, want, rtol: float = 1e-3, atol: float = 1e-4) -> str:
+    """Elementwise in float64: |got - want| <= rtol |want| + atol max|want| (atol alone where all of want is 0); one shape, finite."""
+    if isinstance(got, str):
+        return f"a tensor is expected, not {got}"
+    if got.shape != want.shape:
+        return f"the shape is {list(got.shape)}; expected {list(want.shape)}"
+    got, want = got.astype(np.float64), want.astype(np.float64)
+    if not np.isfinite(got).all():
+        return "it holds NaN or infinity"
+    if want.size == 0:
+        return ""
+    excess = np.abs(got - want) - rtol * np.abs(want) - atol * (np.abs(want).max() or 1.0)
+    if (excess <= 0).all():
+        return ""
+    worst = np.unravel_index(np.argmax(excess), want.shape)
+    where = f" at {list(map(int, worst))}" if want.ndim else ""
+    return f"the largest difference is{where}: {got[worst]:.6g} instead of {want[worst]:.6g}"
+
+
+def same(got, want) -> str:
+    """Equal strings, or arrays equal in shape and every value."""
+    if isinstance(want, str) or isinstance(got, str):
+        return "" if isinstance(got, str) and isinstance(want, str) and got == want else f"{_short(got)} instead of {_short(want)}"
+    return "" if np.array_equal(got, want) else f"{_short(got)} instead of {_short(want)}"
+
+
+def falling(got, want, slack: int = 1) -> str:
+    """A schedule: whole numbers, strictly falling, the ends exact, each within `slack` of the expected (rounding is free)."""
+    if isinstance(got, str) or got.ndim != 1:
+        return "a one-dimensional LongTensor is expected"
+    if got.dtype.kind not in "iu":
+        return f"timesteps must be whole numbers (int64), not {got.dtype}"
+    if len(got) != len(want):
+        return f"it lists {len(got)} timesteps instead of {len(want)}"
+    if (np.diff(got) >= 0).any():
+        return f"it does not fall strictly: {_short(got)}"
+    if got[0] != want[0] or got[-1] != want[-1]:
+        return f"it runs from {got[0]} to {got[-1]} instead of from {want[0]} to {want[-1]}"
+    worst = int(np.argmax(np.abs(got - want)))
+    return "" if abs(got[worst] - want[worst]) <= slack else f"entry {worst} is {got[worst]}; about {want[worst]} is expected"
+
+
+def moments(got, want, sigmas: float = 6.0) -> str:
+    """Samples [N, ...] judged by mean and standard deviation; `want` is [mean, std, N] (see `summarize`)."""
+    if isinstance(got, str):
+        return f"a tensor is expected, not {got}"
+    if not np.isfinite(got).all():
+        return "the samples hold NaN or infinity"
+    mean, std, n = want
+    # Standard errors of mean and standard deviation of n normal values, and a little for the reference's own rounding.
+    slack_mean, slack_std = sigmas * std / n**0.5 + 1e-6, sigmas * std / (2 * n) ** 0.5 + 1e-6
+    if abs(got[0] - mean) > slack_mean:
+        return f"the samples' mean is {got[0]:.4f} instead of {mean:.4f}"
+    if abs(got[1] - std) > slack_std:
+        return f"the samples' standard deviation is {got[1]:.4f} instead of {std:.4f}"
+    return "" if got[2] == n else f"there are {int(got[2])} values instead of {int(n)}"
+
+
+def at_most(got, want) -> str:
+    """A number no larger than the one expected."""
+    return "" if not isinstance(got, str) and float(np.max(got, initial=0)) <= float(want) else f"{_short(got)}; at most {_short(want)}"
+
+
+def refused(got, want) -> str:
+    """Bad input was answered by an exception of the type expected."""
+    if got == "":
+        return "bad input was accepted; it should raise ValueError with one clear sentence"
+    return "" if got == want else f"it raised {got} instead of {want}"
+
+
+def accepted(got, want) -> str:
+    """Good input was not answered by an exception."""
+    return "" if got == "" else f"good input raised {got}"
+
+
+JUDGES: dict[str, Callable[..., str]] = {
+    "close": close, "same": same, "falling": falling, "moments": moments, "at_most": at_most,
+    "accepted": accepted, "refused": refused}
+
+
+def summarize(judge: str, got):
+    """What of an observed value a judge needs: for "moments" mean, std and count, else the value itself."""
+    if judge != "moments" or isinstance(got, str):
+        return got
+    got = got.astype(np.float64)
+    return np.array([got.mean(), got.std(), got.size])
+
+
+def judge(look: Look, seen: Observation, want) -> str:
+    """"" where the look finds what is wanted, else a sentence about the difference."""
+    if look.at not in seen:
+        return f"{look.at} is missing" if not seen["error"] else "nothing came back"
+    return JUDGES[look.judge](summarize(look.judge, seen[look.at]), want, **look.options)
+
+
+def _short(value) -> str:
+    if isinstance(value, str):
+        return value or "nothing"
+    text = np.array2string(value, threshold=8, edgeitems=3, precision=4, separator=", ")
+    return " ".join(text.split())
+
+
+# ---------------------------------------------------------------------------------------------- to and from JSON
+
+
+def to_json(expression, arrays: list[np.ndarray], known: dict[int, int] | None = None):
+    """The expression as JSON values; arrays are put into `arrays` and referred to by number, a shared Call by its number."""
+    known = {} if known is None else known
+    match expression:
+        case Call():
+            if id(expression) in known:
+                return {"$same": known[id(expression)]}
+            body = {"what": expression.what, "args": [to_json(each, arrays, known) for each in expression.args],
+                    "kwargs": {key: to_json(each, arrays, known) for key, each in expression.kwargs.items()},
+                    "of": to_json(expression.of, arrays, known)}
+            # Numbered on completion, as `from_json` meets them.
+            known[id(expression)] = len(known)
+            return {"$call": body}
+        case np.ndarray():
+            arrays.append(expression)
+            return {"$array": len(arrays) - 1}
+        case tuple():
+            return {"$tuple": [to_json(each, arrays, known) for each in expression]}
+        case list():
+            return [to_json(each, arrays, known) for each in expression]
+        case dict():
+            return {"$dict": [[key, to_json(each, arrays, known)] for key, each in expression.items()]}
+        case float() if not np.isfinite(expression):
+            return {"$float": str(expression)}
+        case None | bool() | int() | float() | str():
+            return expression
+    raise TypeError(f"{type(expression).__name__} cannot be part of an expression")
+
+
+def from_json(value, arrays, known: list | None = None):
+    """Undo `to_json`; raises KeyError, IndexError, TypeError or ValueError on anything else."""
+    known = [] if known is None else known
+    match value:
+        case {"$same": number}:
+            return known[number]
+        case {"$call": body}:
+            args = tuple(from_json(each, arrays, known) for each in body["args"])
+            kwargs = {key: from_json(each, arrays, known) for key, each in body["kwargs"].items()}
+            node = Call(body["what"], args, kwargs, from_json(body["of"], arrays, known))
+            known.append(node)
+            return node
+        case {"$array": number}:
+            return arrays[number]
+        case {"$tuple": items}:
+            return tuple(from_json(each, arrays, known) for each in items)
+        case {"$dict": items}:
+            return {key: from_json(each, arrays, known) for key, each in items}
+        case {"$float": text}:
+            return float(text)
+        case list():
+            return [from_json(each, arrays, known) for each in value]
+        case None | bool() | int() | float() | str():
+            return value
+    raise TypeError(f"not an expression: {str(value)[:80]}")

@@ -1,0 +1,115 @@
+"""What a lab's exam and its catalogue of mistakes are made of. Knows no lab by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from diffusionlab.asking import Part, judge, summarize
+from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
+
+Ask = Callable[[np.random.Generator], Sequence[Part]]
+
+SHEET_SEED = 5
+"""Seed of the self-check's inputs. At grading each student and question has its own."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question of the exam.
+
+    Attributes:
+        id: also the notebook's grade_id and a column of the marks; letters, digits, hyphens.
+        points: what it is worth.
+        title: in the student's words.
+        targets: names of the classes and functions under question.
+        ask: makes the parts from fresh random inputs; None for a question that only a person can judge.
+        needs: ids of questions that this one rests on, so that one mistake is paid for once.
+    """
+
+    id: str
+    points: float
+    title: str
+    targets: tuple[str, ...] = ()
+    ask: Ask | None = None
+    needs: tuple[str, ...] = ()
+
+    @property
+    def manual(self) -> bool:
+        """Whether a person gives the points."""
+        return self.ask is None
+
+    def parts(self, rng: np.random.Generator) -> list[Part]:
+        """The parts with inputs drawn from rng; raises ValueError where their points do not add up."""
+        parts = list(self.ask(rng))
+        if abs(sum(part.points for part in parts) - self.points) > 1e-9:
+            raise ValueError(f"the parts of {self.id} add up to {sum(part.points for part in parts)}, not {self.points}")
+        return parts
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A typical mistake: a variant of one reference class or function.
+
+    Attributes:
+        id: short, unique within the lab.
+        question: the question that it loses points on.
+        symptom: what the student sees.
+        hint: what to look at, without the solution.
+        target: the name of the class or function that it replaces.
+        variant: the wrong class or function.
+    """
+
+    id: str
+    question: str
+    symptom: str
+    hint: str
+    target: str
+    variant: object
+
+    @property
+    def message(self) -> str:
+        return f"{self.symptom} {self.hint}"
+
+
+class Catalogue(list[Mistake]):
+    """A lab's mistakes; its `mistake` decorator puts a wrong class or function on the list."""
+
+    def mistake(self, question: str, id: str, symptom: str, hint: str):
+        """Register the decorated subclass of a reference class, or a function named like the reference's."""
+        def register(variant):
+            target = variant.__mro__[1].__name__ if isinstance(variant, type) else variant.__name__
+            if isinstance(variant, type):
+                variant.__name__ = target
+            self.append(Mistake(id, question, symptom, hint, target, variant))
+            return variant
+        return register
+
+
+def with_right_answers(parts: Sequence[Part], reference: Mapping[str, object]) -> tuple[Part, ...]:
+    """The parts with `want` filled from the reference wherever a part does not state it."""
+    return tuple(replace(part, want={**{look.at: summarize(look.judge, seen[look.at]) for look in part.all_looks() if look.at in seen},
+                                     **part.want})
+                 for part, seen in zip(parts, look_at_all(parts, reference)))
+
+
+def self_check(question: Question, mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> SheetQuestion:
+    """A question for the student's notebook: fixed inputs, right answers, and the answers of its typical mistakes."""
+    parts = with_right_answers(question.parts(np.random.default_rng(SHEET_SEED)), reference)
+    known = []
+    for mistake in mistakes:
+        seen_by_part = look_at_all(parts, {**reference, mistake.target: mistake.variant})
+        # Only what differs from the right answer needs to be stored.
+        wrong = tuple({look.at: summarize(look.judge, seen[look.at]) for look in part.all_looks()
+                       if look.at in seen and judge(look, seen, part.want[look.at])} for part, seen in zip(parts, seen_by_part))
+        known.append(KnownMistake(mistake.id, mistake.message, wrong))
+    return SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, parts, tuple(known))
+
+
+def build_sheet(path: Path, questions: Sequence[Question], mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> None:
+    """Write the answer sheet of a lab's self-check."""
+    write_sheet(path, [self_check(question, [m for m in mistakes if m.question == question.id], reference)
+                       for question in questions if not question.manual])
