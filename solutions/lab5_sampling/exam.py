@@ -1,0 +1,437 @@
+"""The questions of Lab 5: what is asked, how it is judged, for how many points.
+
+Where the right answer follows from a closed form, it is computed here from the formulas, not from the reference.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from diffusionlab.asking import Call, Look, Part, ask, attempt, call
+from diffusionlab.schedule import NoiseSchedule
+from solutions.questions import Question
+
+QUESTIONS: list[Question] = []
+
+
+def question(id: str, points: float, title: str, *targets: str, needs: tuple[str, ...] = ()):
+    """Put the decorated function, which makes the parts, on the list of questions."""
+    def register(make_parts):
+        QUESTIONS.append(Question(id, points, title, targets, make_parts, needs))
+        return make_parts
+    return register
+
+
+# ---------------------------------------------------------------------------------------------- materials
+
+VALUE, DTYPE, INPUTS = Look("value"), Look("value.dtype", "same"), Look("inputs", "same")
+LIKE_X = (VALUE, DTYPE, INPUTS)
+EXACT = Look("value", "close", {"rtol": 1e-3, "atol": 1e-7})
+MOMENTS = Look("value", "moments")
+TIMESTEPS = Look("network.t", "same")
+NO_GRADIENTS = Look("network.grad", "same")
+N = 20_000
+
+
+def tensor(array) -> Call:
+    """A fresh tensor of the array's values and dtype, for this call alone."""
+    return call("torch:tensor", np.asarray(array))
+
+
+def normal(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def alike(value: float, dtype=np.float32) -> Call:
+    """A batch of N equal one-dimensional points."""
+    return ask(tensor(np.array([[value]], dtype)), "repeat", N, 1)
+
+
+def generator(rng: np.random.Generator) -> Call:
+    return ask(call("torch:Generator"), "manual_seed", int(rng.integers(2**31)))
+
+
+def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Call:
+    return call("diffusionlab.schedule:NoiseSchedule.linear", T, beta_start, beta_end)
+
+
+def alpha_bar(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> np.ndarray:
+    return NoiseSchedule.linear(T, beta_start, beta_end).alphas_cumprod.numpy()
+
+
+# Few steps with large betas: every term matters at every step, and a whole chain is quick.
+SHORT = (12, 0.02, 0.4)
+
+
+def gaussian(schedule: Call, mean: float = 0.7, std: float = 0.4, shape: tuple[int, ...] = (1,)) -> Call:
+    """A recorded model whose noise prediction is exact for data N(mean, std^2)."""
+    return call("diffusionlab.noise_model:Recorder",
+                call("diffusionlab.analytic:GaussianModel", schedule, mean, std, shape))
+
+
+def sampler(name: str, schedule: Call, **model) -> Call:
+    return call(name, gaussian(schedule, **model), schedule)
+
+
+def chain_moments(A: np.ndarray, steps: list[int], eta: float, n: int = N, mean: float = 0.7, std: float = 0.4) -> np.ndarray:
+    """Mean, standard deviation and n of the chain along `steps` and on to s = -1, started at N(0, 1), with the exact Gaussian model.
+
+    Each step is linear, x_s = c x_t + d + sigma z, so mean and variance follow a recursion.
+    """
+    m, v = 0.0, 1.0
+    for t, s in zip(steps, [*steps[1:], -1]):
+        A_t, A_s = A[t], A[s] if s >= 0 else 1.0
+        sigma2 = eta**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
+        k = math.sqrt(1 - A_t) / (A_t * std**2 + 1 - A_t)               # eps = k (x - sqrt(A_t) mean)
+        on_eps = math.sqrt(1 - A_s - sigma2) - math.sqrt(A_s * (1 - A_t) / A_t)
+        c, d = math.sqrt(A_s / A_t) + on_eps * k, -on_eps * k * math.sqrt(A_t) * mean
+        m, v = c * m + d, c**2 * v + sigma2
+    return np.array([m, math.sqrt(v), n])
+
+
+def uniform(T: int, n: int) -> list[int]:
+    return np.linspace(T - 1, 0, n).round().astype(int).tolist()
+
+
+# ---------------------------------------------------------------------------------------------- part 1
+
+
+@question("forward-add-noise", 5, "Jump to any noise level", "ForwardProcessImpl")
+def forward_add_noise(rng):
+    forward = call("ForwardProcessImpl", linear())
+    t = int(rng.integers(200, 600))
+    x, noise = normal(rng, 3, 1, 5, 7), normal(rng, 3, 1, 5, 7)
+    yield Part("one timestep for the whole batch", 1.5, ask(forward, "add_noise", tensor(x), t, tensor(noise)), LIKE_X)
+    yield Part("float64 in, float64 out, at t = 0", 0.5,
+               ask(forward, "add_noise", tensor(x.astype(float)), 0, tensor(noise.astype(float))), (EXACT, DTYPE))
+    # As many samples as columns: a [B] that is not reshaped would be broadcast along the width without an error.
+    x, noise, ts = normal(rng, 4, 2, 3, 4), normal(rng, 4, 2, 3, 4), rng.permutation(1000)[:4]
+    yield Part("one timestep for each sample", 1.5, ask(forward, "add_noise", tensor(x), tensor(ts), tensor(noise)), LIKE_X)
+    t = int(rng.integers(300, 500))
+    yield Part("noise is drawn where none is given", 0.5, ask(forward, "add_noise", alike(0.0), t),
+               (MOMENTS,), {"value": np.array([0, math.sqrt(1 - alpha_bar()[t]), N])})
+    ks = sorted(int(k) for k in rng.permutation(1000)[:3])
+    trajectory = ask(forward, "demonstrate_forward_trajectory", tensor(np.zeros((2, 1, 4, 4), np.float32)), ks)
+    scale = np.sqrt(1 - alpha_bar()[ks]).reshape(-1, 1, 1, 1, 1).astype(np.float32)
+    spread = call("torch:std", call("torch:div", trajectory, tensor(scale)), 0)
+    yield Part("a trajectory keeps one draw of noise for all its timesteps", 1, spread,
+               (Look("value", "close", {"atol": 1e-3}),),
+               {"value": np.zeros((2, 1, 4, 4))})
+
+
+@question("analyzer-quality", 4, "How good is the noise prediction?", "TrainedModelAnalyzer", "ForwardProcessImpl",
+          needs=("forward-add-noise",))
+def analyzer_quality(rng):
+    schedule, ks = linear(), [int(k) for k in sorted(rng.permutation(950)[:4] + 20)]
+    analysis = ask(sampler("TrainedModelAnalyzer", schedule), "analyze_noise_prediction_quality",
+                   tensor(normal(rng, 5, 1, 4, 4)), ks, noise=tensor(normal(rng, 5, 1, 4, 4)))
+    A = alpha_bar()[ks]
+    yield Part("eps_mse: the error of the predicted noise", 1, analysis, (Look("value.eps_mse"), Look("value.eps_mse.dtype", "same")))
+    yield Part("x0_mse: the error of the clean image it implies", 1.5, analysis, (Look("value.x0_mse"), Look("value.x0_mse.dtype", "same")))
+    yield Part("snr: A / (1 - A)", 1, analysis, (Look("value.snr"),), {"value.snr": A / (1 - A)})
+    yield Part("the timesteps, the model asked once for each, without gradients", 0.5, analysis,
+               (Look("value.timesteps", "same"), TIMESTEPS, NO_GRADIENTS, INPUTS))
+
+
+# ---------------------------------------------------------------------------------------------- part 2
+
+
+@question("ddpm-posterior-mean", 8, "The posterior mean", "DDPMSampler")
+def ddpm_posterior_mean(rng):
+    ddpm = sampler("DDPMSampler", linear())
+    def mean(x, t, eps):
+        return ask(ddpm, "compute_posterior_mean", tensor(x), t if isinstance(t, int) else tensor(t), tensor(eps))
+    x, eps = normal(rng, 3, 2, 5, 3), normal(rng, 3, 2, 5, 3)
+    yield Part("one timestep for the whole batch", 3, mean(x, int(rng.integers(600, 950)), eps), LIKE_X)
+    yield Part("t = 0, in float64", 1, mean(x.astype(float), 0, eps.astype(float)), (VALUE, DTYPE))
+    yield Part("t = T - 1", 1, mean(x, 999, eps))
+    x, eps = normal(rng, 4, 1, 4, 4), normal(rng, 4, 1, 4, 4)
+    yield Part("one timestep for each sample", 3, mean(x, rng.permutation(900)[:4] + 100, eps), LIKE_X)
+
+
+@question("ddpm-posterior-variance", 7, "The posterior variance", "DDPMSampler")
+def ddpm_posterior_variance(rng):
+    linear_ddpm, short_ddpm = sampler("DDPMSampler", linear()), sampler("DDPMSampler", linear(*SHORT))
+    t = int(rng.integers(2, 9))
+    yield Part("a small timestep, where it is well below beta_t", 2, ask(linear_ddpm, "compute_posterior_variance", t),
+               (EXACT, DTYPE))
+    yield Part("another schedule", 1.5, ask(short_ddpm, "compute_posterior_variance", int(rng.integers(3, 11))), (EXACT, DTYPE))
+    yield Part("0 at t = 0", 1.5, ask(linear_ddpm, "compute_posterior_variance", 0),
+               (Look("value", "close", {"atol": 0, "rtol": 0}), DTYPE))
+    ts = np.array([0, *rng.permutation(11)[:4] + 1])
+    yield Part("one value for each timestep of a LongTensor", 2,
+               ask(short_ddpm, "compute_posterior_variance", tensor(ts)), (EXACT, DTYPE, INPUTS))
+
+
+@question("ddpm-step", 5, "One step of DDPM", "DDPMSampler", needs=("ddpm-posterior-mean", "ddpm-posterior-variance"))
+def ddpm_step(rng):
+    ddpm = sampler("DDPMSampler", linear(*SHORT))
+    x, z, t = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4), int(rng.integers(4, 10))
+    step = ask(ddpm, "ddpm_step", tensor(x), t, noise=tensor(z))
+    yield Part("mean plus standard deviation times noise", 2, step, LIKE_X)
+    yield Part("the model is asked once, with a LongTensor [B] of t, without gradients", 1, step, (TIMESTEPS, NO_GRADIENTS))
+    yield Part("at t = 0 no noise is added", 1, ask(ddpm, "ddpm_step", tensor(x.astype(float)), 0, noise=tensor(z.astype(float))))
+    A = alpha_bar(*SHORT)
+    a, t = A[t] / A[t - 1], t
+    k = math.sqrt(1 - A[t]) / (A[t] * 0.4**2 + 1 - A[t])
+    centre = (0.5 - (1 - a) / math.sqrt(1 - A[t]) * k * (0.5 - math.sqrt(A[t]) * 0.7)) / math.sqrt(a)
+    spread = math.sqrt((1 - a) * (1 - A[t - 1]) / (1 - A[t]))
+    yield Part("noise is drawn afresh for each sample where none is given", 1,
+               ask(ddpm, "ddpm_step", alike(0.5), t, generator=generator(rng)), (MOMENTS,), {"value": np.array([centre, spread, N])})
+
+
+@question("ddpm-sample", 5, "The whole DDPM loop", "DDPMSampler", needs=("ddpm-step",))
+def ddpm_sample(rng):
+    ddpm, T = sampler("DDPMSampler", linear(*SHORT)), SHORT[0]
+    sample = ask(ddpm, "sample", (N, 1), generator=generator(rng))
+    falling = np.arange(T - 1, -1, -1)
+    yield Part("the samples have the chain's mean and standard deviation", 2, sample, (MOMENTS,),
+               {"value": chain_moments(alpha_bar(*SHORT), falling.tolist(), eta=1)})
+    yield Part("the model is asked at T-1, ..., 0, once each, without gradients", 1.5, sample, (TIMESTEPS, NO_GRADIENTS),
+               {"network.t": falling})
+    x_T = normal(rng, 3, 1, 2, 2)
+    pair = ask(sampler("DDPMSampler", linear(*SHORT)), "sample", (3, 1, 2, 2), True, x_T=tensor(x_T), generator=generator(rng))
+    first = call("operator:getitem", call("operator:getitem", pair, 1), 0)
+    last = call("torch:sub", call("operator:getitem", call("operator:getitem", pair, 1), -1), call("operator:getitem", pair, 0))
+    yield Part("the trajectory starts with x_T", 0.5, first, (VALUE, INPUTS), {"value": x_T})
+    yield Part("the trajectory has T + 1 entries and ends with x", 1, [last, call("builtins:len", call("operator:getitem", pair, 1))],
+               (Look("value.0", "close", {"atol": 1e-6}), Look("value.1", "same")), {"value.0": np.zeros((3, 1, 2, 2)), "value.1": np.array(T + 1)})
+
+
+# ---------------------------------------------------------------------------------------------- part 3
+
+
+@question("ddim-predict-x0", 5, "The clean image that a noise prediction implies", "DDIMSampler")
+def ddim_predict_x0(rng):
+    ddim = sampler("DDIMSampler", linear())
+    def predict(x, eps, t):
+        return ask(ddim, "predict_x0_from_eps", tensor(x), tensor(eps), t if isinstance(t, int) else tensor(t))
+    x, eps = normal(rng, 3, 1, 5, 7), normal(rng, 3, 1, 5, 7)
+    yield Part("one timestep for the whole batch", 2, predict(x, eps, int(rng.integers(200, 600))), LIKE_X)
+    yield Part("t = T - 1, where sqrt(A_t) is tiny", 1, predict(x.astype(float), eps.astype(float), 999), (VALUE, DTYPE))
+    x, eps = normal(rng, 4, 2, 3, 4), normal(rng, 4, 2, 3, 4)
+    yield Part("one timestep for each sample", 2, predict(x, eps, rng.permutation(700)[:4] + 100), LIKE_X)
+
+
+@question("ddim-step-deterministic", 8, "A deterministic jump", "DDIMSampler", needs=("ddim-predict-x0",))
+def ddim_step_deterministic(rng):
+    ddim = sampler("DDIMSampler", linear())
+    x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)
+    t, s = int(rng.integers(500, 900)), int(rng.integers(150, 400))
+    step = ask(ddim, "ddim_step", tensor(x), t, s)
+    yield Part("from t to any lower s", 3, step, LIKE_X)
+    yield Part("to s = -1, clean data, where A = 1", 2.5, ask(ddim, "ddim_step", tensor(x.astype(float)), int(rng.integers(20, 60)), -1),
+               (VALUE, DTYPE))
+    yield Part("the model is asked once, with a LongTensor [B] of t, without gradients", 1, step, (TIMESTEPS, NO_GRADIENTS))
+    yield Part("at eta = 0 noise makes no difference, even if it is given", 1.5,
+               ask(ddim, "ddim_step", tensor(x), t, s, 0.0, noise=tensor(z)))
+
+
+@question("ddim-step-eta", 6, "A jump with eta", "DDIMSampler", needs=("ddim-predict-x0", "ddim-step-deterministic"))
+def ddim_step_eta(rng):
+    ddim = sampler("DDIMSampler", linear())
+    x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)
+    t, s = int(rng.integers(600, 800)), int(rng.integers(300, 500))
+    yield Part("eta = 0.5", 2, ask(ddim, "ddim_step", tensor(x), t, s, 0.5, noise=tensor(z)), LIKE_X)
+    yield Part("eta = 1, neighbours", 1, ask(ddim, "ddim_step", tensor(x), 3, 2, 1.0, noise=tensor(z)))
+    yield Part("eta = 0.3, near clean data", 1, ask(ddim, "ddim_step", tensor(x), 60, int(rng.integers(3, 20)), 0.3, noise=tensor(z)))
+    yield Part("the last jump, to s = -1, adds no noise", 1, ask(ddim, "ddim_step", tensor(x), 40, -1, 0.8, noise=tensor(z)))
+    A_t, A_s, x0, mean, std = alpha_bar()[t], alpha_bar()[s], 0.5, 0.7, 0.4
+    sigma2 = 0.6**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
+    eps = math.sqrt(1 - A_t) / (A_t * std**2 + 1 - A_t) * (x0 - math.sqrt(A_t) * mean)
+    centre = math.sqrt(A_s) * (x0 - math.sqrt(1 - A_t) * eps) / math.sqrt(A_t) + math.sqrt(1 - A_s - sigma2) * eps
+    yield Part("noise is drawn afresh for each sample where none is given", 1,
+               ask(ddim, "ddim_step", alike(x0), t, s, 0.6, generator=generator(rng)), (MOMENTS,),
+               {"value": np.array([centre, math.sqrt(sigma2), N])})
+
+
+@question("ddim-schedule", 6, "Which timesteps to visit", "DDIMSampler")
+def ddim_schedule(rng):
+    ddim, T = sampler("DDIMSampler", linear()), 1000
+    n = int(rng.integers(6, 40))
+    def schedule(kind, n):
+        return ask(ddim, "create_timestep_schedule", n, kind)
+    kinds = {"uniform": lambda n: np.linspace(T - 1, 0, n).round(),
+             "trailing": lambda n: np.round(T - np.arange(n) * T / n) - 1,
+             "quadratic": lambda n: np.maximum(np.arange(n), np.round((T - 1) * (np.arange(n) / max(n - 1, 1)) ** 2))[::-1]}
+    for kind, formula in kinds.items():
+        wants = {f"value.{i}": formula(k).astype(int) if k > 1 else np.array([T - 1]) for i, k in enumerate((n, 50))}
+        yield Part(f"{kind}: where the steps fall", 1.5, [schedule(kind, n), schedule(kind, 50)],
+                   tuple(Look(at, "falling") for at in wants), wants)
+        wants = {"value.0": np.array([T - 1]), "value.1": np.arange(T)[::-1].copy()}
+        yield Part(f"{kind}: a single step, and all T of them", 0.5, [schedule(kind, 1), schedule(kind, T)],
+                   tuple(Look(at, "falling") for at in wants), wants)
+
+
+@question("ddim-sample", 5, "The whole DDIM loop", "DDIMSampler", needs=("ddim-step-deterministic", "ddim-step-eta", "ddim-schedule"))
+def ddim_sample(rng):
+    def ddim():
+        return sampler("DDIMSampler", linear())
+    x_T, n = normal(rng, 3, 1, 2, 3), int(rng.integers(7, 13))
+    sample = ask(ddim(), "sample", (3, 1, 2, 3), n, x_T=tensor(x_T))
+    yield Part("n uniform steps from a given x_T", 1.5, sample, (*LIKE_X, TIMESTEPS, NO_GRADIENTS))
+    steps = sorted((int(t) for t in rng.permutation(900)[:5] + 50), reverse=True)
+    yield Part("a list of timesteps, on to clean data", 1, ask(ddim(), "sample", (3, 1, 2, 3), steps, x_T=tensor(x_T)), (VALUE, TIMESTEPS))
+    yield Part("a tensor of timesteps", 0.5, ask(ddim(), "sample", (3, 1, 2, 3), tensor(np.array(steps)), x_T=tensor(x_T)), (VALUE, TIMESTEPS))
+    yield Part("50 uniform steps where nothing is said", 0.5, ask(ddim(), "sample", (3, 1, 2, 3), x_T=tensor(x_T)), (VALUE, TIMESTEPS))
+    steps = uniform(1000, 8)
+    yield Part("eta = 0.7: the samples have the chain's mean and standard deviation", 1,
+               ask(ddim(), "sample", (N, 1), 8, 0.7, generator=generator(rng)), (MOMENTS,), {"value": chain_moments(alpha_bar(), steps, 0.7)})
+    pair = ask(ddim(), "sample", (3, 1, 2, 3), 4, 0.0, True, x_T=tensor(x_T))
+    yield Part("the trajectory, x_T first and x last", 0.5, pair, (Look("value.0"), Look("value.1"), INPUTS))
+
+
+@question("eta-variance", 5, "The variance that eta asks for", "StochasticityController", "DDIMSampler")
+def eta_variance(rng):
+    controller = call("StochasticityController", sampler("DDIMSampler", linear()))
+    t, s = int(rng.integers(600, 900)), int(rng.integers(200, 500))
+    def variance(t, s, eta):
+        return ask(controller, "compute_stochastic_variance", t, s, eta)
+    yield Part("eta = 0.5", 2, variance(t, s, 0.5), (EXACT,))
+    # Published for the linear schedule with T = 1000.
+    yield Part("eta = 1 between neighbours and far apart", 1.5, [variance(487, 486, 1.0), variance(420, 400, 1.0), variance(980, 960, 1.0)],
+               tuple(Look(f"value.{i}", "close", {"rtol": 1e-3, "atol": 0}) for i in range(3)),
+               {"value.0": np.array(0.00979), "value.1": np.array(0.147720), "value.2": np.array(0.324605)})
+    yield Part("s = -1: none", 1, variance(int(rng.integers(10, 50)), -1, 1.0), (Look("value", "close", {"rtol": 0, "atol": 0}),))
+    yield Part("a float64 number, 0-d", 0.5, variance(t, s, 0.9), (EXACT, DTYPE))
+
+
+@question("eta-effects", 4, "What eta does to samples", "StochasticityController", "DDIMSampler",
+          needs=("eta-variance", "ddim-step-eta", "ddim-schedule"))
+def eta_effects(rng):
+    def study(shape, etas, n):
+        controller = call("StochasticityController", sampler("DDIMSampler", linear()))
+        return ask(controller, "analyze_eta_effects", shape, etas, n, generator=generator(rng))
+    def item(of, *keys):
+        for key in keys:
+            of = call("operator:getitem", of, key)
+        return of
+    twice = study((4, 1, 3), [0.6, 0.6, 0.0], 6)
+    difference = call("torch:sub", item(twice, "samples", 0), item(twice, "samples", 1))
+    yield Part("all eta share x_T and noise: the same eta twice gives the same samples", 1, difference,
+               (Look("value", "close", {"atol": 1e-5}),), {"value": np.zeros((4, 1, 3))})
+    etas, n, B = [0.0, 0.5, 1.0], int(rng.integers(6, 9)), 2000
+    A, steps = alpha_bar(), uniform(1000, n)
+    sigma = np.array([[eta * math.sqrt((1 - A_s) / (1 - A[t]) * (1 - A[t] / A_s)) for t, A_s in zip(steps, [*A[steps[1:]], 1.0])]
+                      for eta in etas])
+    exact = [chain_moments(A, steps, eta, B) for eta in etas]
+    result = study((B, 1), etas, n)
+    yield Part("for each eta the chain's mean and standard deviation", 1.5, [item(result, "samples", i) for i in range(3)],
+               tuple(Look(f"value.{i}", "moments") for i in range(3)), {f"value.{i}": each for i, each in enumerate(exact)})
+    # Two independent values of N(m, std^2) are 2 std / sqrt(pi) apart on average.
+    yield Part("sigma by step, and the samples' diversity", 1.5, result,
+               (Look("value.sigma", "close", {"atol": 1e-6}), Look("value.diversity", "close", {"rtol": 0.12, "atol": 0}),
+                Look("value.eta_values", "same")),
+               {"value.sigma": sigma, "value.diversity": np.array([2 * each[1] / math.sqrt(math.pi) for each in exact])})
+
+
+# ---------------------------------------------------------------------------------------------- parts 4 and 5
+
+
+@question("benchmark", 6, "Measuring samplers", "benchmark_samplers", "sample_diversity")
+def benchmark(rng):
+    seconds, steps = 0.004, [[900, 600, 300], list(range(19, -1, -1))]
+    slow = call("diffusionlab.analytic:SlowModel", linear(), seconds)
+    loops = {"three": call("diffusionlab.runtime:bare_loop", slow, steps[0]), "twenty": call("diffusionlab.runtime:bare_loop", slow, steps[1])}
+    records = call("benchmark_samplers", loops, (2, 1))
+    yield Part("names, steps and network calls, in the order given", 1.5, records,
+               tuple(Look(f"value.{i}.{key}", "same") for i in range(2) for key in ("name", "num_steps", "nfe")),
+               {"value.0.name": "three", "value.1.name": "twenty", "value.0.num_steps": np.array(3), "value.1.num_steps": np.array(20),
+                "value.0.nfe": np.array(3), "value.1.nfe": np.array(20)})
+    def item(i, key):
+        return call("operator:getitem", call("operator:getitem", records, i), key)
+    # The network sleeps for a set time at every call; what comes on top of that is the machine's doing.
+    yield Part("seconds are wall time", 1.5, call("operator:truediv", item(1, "seconds"), 20 * seconds),
+               (Look("value", "close", {"rtol": 0.9, "atol": 0}),), {"value": np.array(1.5)})
+    yield Part("seconds per step", 1, call("operator:truediv", item(1, "seconds"), item(1, "seconds_per_step")),
+               (VALUE,), {"value": np.array(20.0)})
+    x = normal(rng, 6, 1, 3, 4)
+    flat = x.reshape(6, -1).astype(float)
+    distances = [math.sqrt(np.mean((flat[i] - flat[j]) ** 2)) for i in range(6) for j in range(i)]
+    yield Part("diversity: the mean root-mean-square distance over all pairs", 1.5, call("sample_diversity", tensor(x)), (VALUE, INPUTS),
+               {"value": np.array(np.mean(distances))})
+    yield Part("diversity of samples that are all alike is 0", 0.5, call("sample_diversity", tensor(np.repeat(x[:1], 3, axis=0))),
+               (Look("value", "close", {"atol": 0}),), {"value": np.array(0.0)})
+
+
+@question("optimizer-cached", 5, "Coefficients computed once", "SamplingOptimizer", "DDIMSampler", needs=("ddim-sample",))
+def optimizer_cached(rng):
+    def fresh():
+        ddim = sampler("DDIMSampler", linear())
+        return call("SamplingOptimizer", ddim), ddim
+    def cached(pair, x_T, n, **kwargs):
+        return ask(pair[0], "cached_noise_schedule_sampling", pair[1], (2, 1, 3, 2), n, x_T=tensor(x_T), **kwargs)
+    x_T, n = normal(rng, 2, 1, 3, 2), int(rng.integers(7, 13))
+    once = cached(fresh(), x_T, n)
+    yield Part("the plain sampler's result, with one network call a step", 2, once, (*LIKE_X, TIMESTEPS, NO_GRADIENTS))
+    pair = fresh()
+    after = [cached(pair, x_T, n, eta=0.9), cached(pair, x_T, n + 3), cached(pair, x_T, n)]
+    yield Part("another eta or number of steps is not answered from the wrong cache", 1.5, after, (Look("value.1"), Look("value.2")))
+    optimizer, ddim = fresh()
+    yield Part("eta = 0.8: the chain's mean and standard deviation", 1.5,
+               ask(optimizer, "cached_noise_schedule_sampling", ddim, (N, 1), 7, eta=0.8, generator=generator(rng)), (MOMENTS,),
+               {"value": chain_moments(alpha_bar(), uniform(1000, 7), 0.8)})
+
+
+@question("optimizer-batches", 5, "Batches that fit into memory", "SamplingOptimizer", "DDIMSampler", needs=("ddim-sample",))
+def optimizer_batches(rng):
+    def batches(total, size, shape=(1,), **kwargs):
+        optimizer = call("SamplingOptimizer", sampler("DDIMSampler", linear(), shape=shape))
+        return ask(optimizer, "batch_sampling_with_memory_management", total, size, **kwargs)
+    few = batches(7, 3, sample_shape=(2, 3, 2), num_steps=4, generator=generator(rng))
+    shape = call("builtins:list", call("builtins:getattr", few, "shape"))
+    yield Part("as many as asked for, the remainder too", 1.5, [shape, call("builtins:str", call("builtins:getattr", few, "device"))],
+               (Look("value.0", "same"), Look("value.1", "same")), {"value.0": np.array([7, 2, 3, 2]), "value.1": "cpu"})
+    largest = batches(7, 3, sample_shape=(2, 3, 2), num_steps=4, generator=generator(rng))
+    yield Part("never more than batch_size at a time", 1, largest, (Look("network.batch", "at_most"),), {"network.batch": np.array(3)})
+    default = batches(3, 2, shape=(2, 4), num_steps=2)
+    yield Part("the model's sample_shape where none is given", 0.5, call("builtins:list", call("builtins:getattr", default, "shape")),
+               (Look("value", "same"),), {"value": np.array([3, 2, 4])})
+    many = batches(N, 3000, num_steps=6, eta=0.6, generator=generator(rng))
+    yield Part("different samples in every batch, with the chain's mean and standard deviation", 2, many, (MOMENTS,),
+               {"value": chain_moments(alpha_bar(), uniform(1000, 6), 0.6)})
+
+
+@question("bad-input", 3, "Bad input is refused", "ForwardProcessImpl", "DDPMSampler", "DDIMSampler", "StochasticityController",
+          "SamplingOptimizer")
+def bad_input(rng):
+    schedule = linear()
+    ddim, ddpm = sampler("DDIMSampler", schedule), sampler("DDPMSampler", linear(*SHORT))
+    forward, controller = call("ForwardProcessImpl", schedule), call("StochasticityController", ddim)
+    array = normal(rng, 2, 1, 3, 3)
+    x, other, pixels = tensor(array), tensor(normal(rng, 2, 1, 3, 2)), tensor(rng.integers(0, 255, (2, 1, 3, 3)))
+    broken = call("DDIMSampler", call("diffusionlab.analytic:GaussianModel", schedule, math.nan, 1.0), schedule)
+    # Beside each bad call a good one of the same method: refusing everything is no answer.
+    steps = ask(ddim, "create_timestep_schedule", 10)
+    jump = ask(ddim, "ddim_step", x, 500, 400)
+    variance = ask(controller, "compute_stochastic_variance", 500, 400, 0.5)
+    sample = ask(ddim, "sample", (2, 1, 3, 3), [200, 100], x_T=x)
+    mean = ask(ddpm, "compute_posterior_mean", x, 5, x)
+    noisy = ask(forward, "add_noise", x, 5, x)
+    walk = call("builtins:len", ask(ddpm, "sample", (2, 1, 3, 3), x_T=x))
+    cases = {
+        "num_steps = 0": (steps, ask(ddim, "create_timestep_schedule", 0)),
+        "num_steps negative": (steps, ask(ddim, "create_timestep_schedule", -int(rng.integers(1, 9)))),
+        "num_steps above T": (steps, ask(ddim, "create_timestep_schedule", 1001)),
+        "num_steps not whole": (steps, ask(ddim, "create_timestep_schedule", 2.5)),
+        "an unknown schedule type": (steps, ask(ddim, "create_timestep_schedule", 10, "cubic")),
+        "eta below 0": (jump, ask(ddim, "ddim_step", x, 500, 400, -0.5)),
+        "eta not finite": (variance, ask(controller, "compute_stochastic_variance", 500, 400, math.nan)),
+        "s >= t": (jump, ask(ddim, "ddim_step", x, 400, 400)),
+        "an empty schedule": (sample, ask(ddim, "sample", (2, 1), [])),
+        "a schedule that rises": (sample, ask(ddim, "sample", (2, 1), [100, 200])),
+        "a schedule out of range": (sample, ask(ddim, "sample", (2, 1), [1000, 500])),
+        "shapes that disagree": (mean, ask(ddpm, "compute_posterior_mean", x, 5, other)),
+        "integer images": (noisy, ask(forward, "add_noise", pixels, 5)),
+        "x_T of another shape": (walk, ask(ddpm, "sample", (2, 1, 3, 3), x_T=other)),
+        "NaN from the model": (sample, ask(broken, "sample", (2, 1), 3)),
+    }
+    # What the good call answers is its own question's matter; here it must only not be refused.
+    for title, (good, bad) in cases.items():
+        yield Part(title, 3 / len(cases), [attempt(good), attempt(bad)], (Look("value.0", "accepted"), Look("value.1", "refused")),
+                   {"value.0": "", "value.1": "ValueError"})
+
+
+QUESTIONS += [Question("analysis-written", 6, "What your measurements say"), Question("code-quality", 2, "Code that others can read")]
