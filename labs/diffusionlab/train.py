@@ -69,20 +69,22 @@ def train(args: argparse.Namespace) -> Path:
 
     state_file = Path("runs") / f"{args.data}-{args.what}" / "state.pt"
     state_file.parent.mkdir(parents=True, exist_ok=True)
-    step, seconds, curve = 0, 0.0, []
+    step, seconds, curve, stretches = 0, 0.0, [], []
     if state_file.exists():
         state = torch.load(state_file, map_location=args.device, weights_only=True)
         model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-        step, seconds, curve = state["step"], state["seconds"], state["curve"]
+        step, seconds, curve, stretches = (state[key] for key in ("step", "seconds", "curve", "stretches"))
         torch.manual_seed(args.seed + step)  # other batches than those already seen
 
     def save_state() -> None:
         torch.save(dict(model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
-                        step=step, seconds=seconds, curve=curve), state_file.with_suffix(".tmp"))
+                        step=step, seconds=seconds, curve=curve, stretches=stretches), state_file.with_suffix(".tmp"))
         state_file.with_suffix(".tmp").replace(state_file)
 
+    # A finished run can be trained on, with more steps or minutes and another peak: the card says where each stretch began.
+    stretches.append({"from_step": step, "peak_learning_rate": args.lr, "steps": args.steps, "minutes": args.minutes})
     if args.compile:
         network = torch.compile(network)
     model.train()
@@ -121,7 +123,7 @@ def train(args: argparse.Namespace) -> Path:
     card = dict(
         name=f"{args.data}-{args.what}", data=args.data, images=len(images), parameters=sum(p.numel() for p in model.parameters()),
         steps=step, batch=args.batch, minutes=round(seconds / 60, 1), device=args.device, seed=args.seed,
-        learning_rate=args.lr, ema=args.ema, torch=torch.__version__, loss_curve=curve)
+        stretches=stretches, ema=args.ema, torch=torch.__version__, loss_curve=curve)
     return save_checkpoint(ema.module, card, dtype=torch.float16 if args.half else torch.float32)
 
 
