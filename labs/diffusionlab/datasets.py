@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
-
-@cache
-def data_dir() -> Path:
-    """The course's data folder: the nearest `data/` beside or above this package that holds mnist.npz."""
-    for parent in Path(__file__).resolve().parents:
-        if (parent / "data" / "mnist.npz").is_file():
-            return parent / "data"
-    raise FileNotFoundError("data/mnist.npz was not found above the diffusionlab package; "
-                            "unpack the course again with its data folder")
+from .folders import data_dir
 
 
 def to_pixels(images: np.ndarray) -> Tensor:

@@ -1,0 +1,20 @@
+.DEFAULT_GOAL := help
+include labs/lab.mk
+
+.PHONY: help test bench build
+
+test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
+	$(VENV) -m pytest $(ARGS)
+
+bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `make bench ARGS="--device cuda"` on a GPU.
+	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)
+
+build: .venv/lab.stamp  ## Build the notebooks and answer sheets from their sources.
+	$(VENV) -m autograder build $(ARGS)
+
+help:  ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' labs/lab.mk Makefile
+
+.venv/test.stamp: pyproject.toml
+	$(call install,.[test])
+	@touch .venv/lab.stamp $@
