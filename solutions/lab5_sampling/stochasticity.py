@@ -71,7 +71,8 @@ class StochasticityController:
         steps = list(zip(t.tolist(), [*t.tolist()[1:], -1]))
         A = sampler.schedule.alphas_cumprod
         A_s = torch.cat([A[t[1:]], torch.ones(1, dtype=torch.float64)])
-        sigma2 = torch.stack([torch.stack([self.compute_stochastic_variance(t, s, eta) for t, s in steps]) for eta in eta_values])
+        sigma2 = torch.stack([torch.stack([self.compute_stochastic_variance(t, s, eta) for t,
+                                           s in steps]) for eta in eta_values])
         check_sigma(sigma2, A_s)
         x_T = starting_noise(shape, None, sampler.model, generator)
         sets, each = (E, *[1] * (x_T.ndim - 1)), (num_steps, -1, *[1] * (x_T.ndim - 1))

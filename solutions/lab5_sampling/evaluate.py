@@ -1,0 +1,204 @@
+"""Measure the networks that the course ships, and write what was found into their model cards.
+
+`python -m solutions.lab5_sampling.evaluate mnist` does all of it; `... mnist quality`, `... mnist features`,
+`... mnist cards` and `... mnist picture` do a part. Samples are kept in runs/ as they are made: started again, it goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from diffusionlab import datasets, metrics, plots
+from diffusionlab.pretrained import (checkpoint_path, default_device, load_classifier, load_pretrained, read_card,
+                                     write_card,
+                                     write_checkpoint)
+from diffusionlab.runtime import progress, standard_normal
+from diffusionlab.schedule import NoiseSchedule
+
+from .ddim import DDIMSampler
+from .ddpm import DDPMSampler
+
+BATCH, SPLITS = 125, 10
+STEPS = 50
+
+
+def balanced(n: int) -> Tensor:
+    """n labels 0, 1, ..., 9, 0, 1, ...: each class equally often where n is a multiple of 10."""
+    return torch.arange(n) % 10
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+    """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it."""
+    # The network's checksum is in the folder's name: samples of another network are not taken for this one's.
+    folder = Path("runs") / f"evaluate-{read_card('mnist-unet')['sha256'][:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    batches = []
+    for start in progress(range(0, n, BATCH), cell):
+        path = folder / f"{cell}-n{n}-seed{seed}-{start}.pt"
+        if not path.exists():
+            x = make(balanced(n)[start:start + BATCH], seeded(seed * 100_000 + start)).cpu()
+            torch.save(x, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+        batches.append(torch.load(path, weights_only=True))
+    return torch.cat(batches)
+
+
+def judge(x: Tensor) -> dict:
+    """What the classifier says of samples with balanced labels: accuracy, and Frechet distance to as many real images."""
+    real, n, generator = metrics.reference_features("real"), len(x), seeded(0)
+    ours = metrics.features(x)
+    distances = torch.tensor([metrics.frechet_distance(ours, real[torch.randperm(len(real), generator=generator)[:n]])
+                              for _ in range(SPLITS)])
+    floor = metrics.noise_floor(real, n, SPLITS, seeded(0))
+    return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n)), 4),
+            "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
+            "frechet_floor_real_to_real": [round(each, 2) for each in floor]}
+
+
+def call_time(batch: int = 8, calls: int = 200) -> dict:
+    """The time of one network call on the CPU: the median of many."""
+    model = load_pretrained("mnist", "cpu")
+    x, t = torch.randn(batch, *model.sample_shape, generator=seeded(0)), torch.full((batch,), 500)
+    seconds = []
+    with torch.no_grad():
+        for _ in progress(range(20 + calls), "network calls"):
+            start = time.perf_counter()
+            model(x, t)
+            seconds.append(time.perf_counter() - start)
+    return {"batch": batch, "milliseconds": round(1000 * median(seconds[20:]), 2), "calls": calls,
+            "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
+
+
+def evaluate_quality(n: int, seed: int, device: str) -> None:
+    """Judge n samples each of eta = 1 and eta = 0, time a call, test the classifier; into the cards' "evaluation"."""
+    model, schedule = load_pretrained("mnist", device), NoiseSchedule.linear()
+    found = {"guidance": 1.0, "steps": STEPS, "schedule": "uniform", "labels": "balanced", "seed": seed}
+    for eta in (1.0, 0.0):
+        def make(labels, generator, eta=eta):
+            shape = (len(labels), *model.sample_shape)
+            return DDIMSampler(model.condition(labels), schedule).sample(shape, STEPS, eta, generator=generator)
+        found[f"eta_{eta:g}"] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}", n, seed, make))
+        print(f"eta = {eta:g}, {STEPS} steps: {found[f'eta_{eta:g}']}", flush=True)
+    found["network_call_on_cpu"] = call_time()
+    print(f"one network call: {found['network_call_on_cpu']}", flush=True)
+    card = read_card("mnist-unet")
+    write_card(card | {"evaluation": card.get("evaluation", {}) | found})
+    x, labels = datasets.mnist("test")
+    accuracy = round(metrics.conditional_accuracy(x, labels, load_classifier("mnist", device)), 4)
+    print(f"the classifier on {len(x)} test images: {accuracy}", flush=True)
+    write_card(read_card("mnist-classifier") | {"evaluation": {"test_images": len(x), "test_accuracy": accuracy}})
+
+
+def make_features(n: int, seed: int, device: str) -> None:
+    """Sample with DDPM in all its steps, and ship the samples' features for comparison in class."""
+    model, schedule = load_pretrained("mnist", device), NoiseSchedule.linear()
+
+    def make(labels, generator):
+        return DDPMSampler(model.condition(labels), schedule).sample((len(labels), *model.sample_shape), generator=generator)
+    x = samples("ddpm-1000", n, seed, make)
+    card = {"name": "mnist-features-ddpm-1000", "samples": n, "sampler": "DDPM, all 1000 steps, posterior variance",
+            "guidance": 1.0, "labels": "balanced: 0, 1, ..., 9, 0, 1, ...", "seed": seed, "torch": torch.__version__,
+            "model_sha256": read_card("mnist-unet")["sha256"], "classifier_sha256": read_card("mnist-classifier")["sha256"],
+            "command": "python -m solutions.lab5_sampling.evaluate mnist features", "evaluation": judge(x)}
+    print(f"DDPM-1000: {card['evaluation']}", flush=True)
+    write_checkpoint({"features": metrics.features(x).float()}, {}, card)
+
+
+LIMITS = {
+    "mnist-unet": """\
+Draws single digits of 28 x 28 grey pixels and nothing else. Its timesteps are those of `NoiseSchedule.linear()` with
+T = 1000; with another schedule its predictions mean nothing. It learned from one data set of handwriting and repeats that
+set's habits. The judge of the samples is a small classifier trained on the same data, so the figures below compare
+samplers of this course, not papers.""",
+    "mnist-classifier": """\
+Made to measure samples: its features serve for Frechet distances within this course only. Distances by other feature
+networks, such as Inception's FID, are on another scale.""",
+    "mnist-features-ddpm-1000": """\
+Features of generated images, by this course's classifier; they belong to the two checksums named here and to no other
+networks. A noise floor needs two disjoint sets, so distances with a floor can use half as many samples a side.""",
+}
+
+
+def in_words(value) -> str:
+    """A card's entry in a table's cell: pairs are mean and spread, and the parts of a dict follow each other."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key.replace('_', ' ')}: {in_words(each)}" for key, each in value.items())
+    return f"{value[0]} +- {value[1]}" if isinstance(value, list) else str(value)
+
+
+def markdown_card(name: str) -> str:
+    """The model card as Markdown, from its JSON; draws the loss curve beside it."""
+    card = read_card(name)
+    lines = [f"# {name}", "", LIMITS[name], "", "| | |", "|---|---|"]
+    lines += [f"| {key.replace('_', ' ')} | {f'`{value}`' if key in ('command', 'sha256') else value} |"
+              for key, value in card.items() if not isinstance(value, (list, Mapping)) and key != "name"]
+    lines += [f"| measured: {key.replace('_', ' ')} | {in_words(value)} |" for key, value in card.get("evaluation", {}).items()]
+    if "loss_curve" in card:
+        steps, losses = zip(*card["loss_curve"])
+        picture = checkpoint_path(name).with_name(f"{name}-loss.png")
+        picture.write_bytes(plots.to_png(plots.curves({"training loss": (steps, losses)}, "step", "loss", logy=True),
+                                         colors=16))
+        lines += ["", f"Training loss, the mean over 100 steps each; at the end {losses[-1]}.", "",
+                  f"![Training loss by step]({picture.name})"]
+    lines += ["", "Images: MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0. Features and weights are derived from them.", ""]
+    return "\n".join(lines)
+
+
+def draw_picture(seed: int, device: str, path: Path = Path("docs/images/digits.png")) -> None:
+    """The README's picture: the same ten starting points by DDPM in 1000 steps and by DDIM in 20."""
+    model, schedule = load_pretrained("mnist", device).condition(balanced(10)), NoiseSchedule.linear()
+    shape = (10, *model.sample_shape)
+    x_T = standard_normal(shape, generator=seeded(seed))
+    made = [DDPMSampler(model, schedule).sample(shape, x_T=x_T, generator=seeded(seed + 1)),
+            DDIMSampler(model, schedule).sample(shape, 20, x_T=x_T)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM, 1000", "DDIM, 20"])))
+    print(path)
+
+
+def write_cards() -> None:
+    """Write <name>.md beside each checkpoint."""
+    for name in LIMITS:
+        path = checkpoint_path(name).with_suffix(".md")
+        path.write_text(markdown_card(name))
+        print(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m solutions.lab5_sampling.evaluate", description=__doc__,
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("data", choices=["mnist"], help="whose networks to measure")
+    parser.add_argument("part", nargs="?", default="all", choices=["all", "quality", "features", "cards", "picture"],
+                        help="what to do")
+    parser.add_argument("--samples", type=int, default=1000, help="samples to judge, for each eta")
+    parser.add_argument("--features", type=int, default=400, help="DDPM samples whose features are shipped")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
+    args = parser.parse_args()
+    try:
+        if args.part in ("all", "quality"):
+            evaluate_quality(args.samples, args.seed, args.device)
+        if args.part in ("all", "features"):
+            make_features(args.features, args.seed, args.device)
+        if args.part in ("all", "cards"):
+            write_cards()
+        if args.part in ("all", "picture"):
+            draw_picture(args.seed, args.device)
+    except ValueError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+import argparse
+
+import pytest
+import torch
+
+from diffusionlab import train as training
+from diffusionlab.schedule import NoiseSchedule
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """`run("unet", steps=3)`: a tiny training in a folder of its own; returns the (model, card) it would ship."""
+    monkeypatch.chdir(tmp_path)
+    g = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(40, 1, 8, 8, generator=g) * 2 - 1, torch.arange(40) % 10
+    monkeypatch.setattr(training, "LOADERS", {"toy": lambda split: (images, labels)})
+    monkeypatch.setattr(training, "save_checkpoint", lambda model, card, dtype: (model, card))
+
+    def run(what, steps, **options):
+        defaults = dict(what=what, data="toy", steps=steps, minutes=0, batch=4, lr=1e-3, ema=0.9, drop_label=0.1,
+                        widths=[32, 32], blocks=1,
+                        half=False, seed=0, device="cpu", compile=False)
+        return training.train(argparse.Namespace(**(defaults | options)))
+    return run
+
+
+@pytest.mark.parametrize("what", ["unet", "classifier"])
+def test_a_training_goes_on_where_it_was_stopped(run, what):
+    weights = {}
+    for steps in (2, 5, 5):
+        model, card = run(what, steps)
+        assert card["steps"] == steps and card["name"] == f"toy-{what}"
+        weights[steps, len(weights)] = torch.cat([parameter.flatten() for parameter in model.parameters()]).detach()
+    two, five, again = weights.values()
+    assert not torch.equal(two, five) and torch.equal(five, again)  # the last run had nothing left to do
+
+
+def test_the_card_keeps_the_loss_curve_across_a_stop(run):
+    run("classifier", 100, batch=2)
+    _, card = run("classifier", 200, batch=2)
+    assert [step for step, _ in card["loss_curve"]] == [100, 200]
+    assert card["minutes"] >= 0 and card["parameters"] > 0 and card["images"] == 40
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(run):
+    with pytest.raises(SystemExit, match="smaller --lr"):
+        run("classifier", 100, batch=2, lr=float("inf"))
+
+
+def test_a_network_that_knows_v_has_no_loss_and_one_that_does_not_has_some():
+    schedule, x0, labels = NoiseSchedule.linear(), torch.zeros(64, 1, 4, 4), torch.zeros(64, dtype=torch.long)
+    A = schedule.alphas_cumprod.float()
+
+    def knowing(x_t, t, labels):  # x_0 = 0: x_t is sqrt(1 - A) eps, and v is sqrt(A) eps
+        return (A[t] / (1 - A[t])).sqrt()[:, None, None, None] * x_t
+    assert float(training.unet_loss(knowing, schedule, x0, labels, 0.1)) < 1e-6
+    assert float(training.unet_loss(lambda x, t, labels: x, schedule, x0, labels, 0.1)) > 0.1
+
+
+def test_every_batch_covers_all_noise_levels_and_some_labels_are_dropped():
+    seen = {}
+
+    def spy(x_t, t, labels):
+        seen.update(t=t, labels=labels)
+        return x_t
+    training.unet_loss(spy, NoiseSchedule.linear(), torch.zeros(500, 1, 2, 2), torch.full((500,), 3), 0.2)
+    assert torch.equal(seen["t"] // 2, torch.arange(500))
+    assert set(seen["labels"].tolist()) == {3, 10} and 50 < int((seen["labels"] == 10).sum()) < 160
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    rates = [training.learning_rate(i / 1000, 2.0) for i in range(1001)]
+    assert rates[0] == 0 and max(rates) == pytest.approx(2.0, rel=0.01) and rates.index(max(rates)) == 20
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+    assert all(a > b for a, b in zip(rates[20:], rates[21:]))
