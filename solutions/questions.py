@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionlab.asking import Part, judge, summarize
+from diffusionlab.asking import MISSING, Observation, Part, alike, judge, summarize
 from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
 
 Ask = Callable[[np.random.Generator], Sequence[Part]]
@@ -28,6 +28,10 @@ class Question:
         targets: names of the classes and functions under question.
         ask: makes the parts from fresh random inputs; None for a question that only a person can judge.
         needs: ids of questions that this one rests on, so that one mistake is paid for once.
+        method: the method of targets[0] that is judged; where this question lost points, those that need it take the
+            student's own.
+        by_needs: that method written with nothing but the methods that it needs, where the reference takes a short cut.
+        attempts: how often it is asked at grading before an answer counts as wrong; more than once where clocks are read.
     """
 
     id: str
@@ -36,6 +40,9 @@ class Question:
     targets: tuple[str, ...] = ()
     ask: Ask | None = None
     needs: tuple[str, ...] = ()
+    method: str = ""
+    by_needs: Callable | None = None
+    attempts: int = 1
 
     @property
     def manual(self) -> bool:
@@ -99,14 +106,24 @@ def with_right_answers(parts: Sequence[Part], reference: Mapping[str, object]) -
 def self_check(question: Question, mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> SheetQuestion:
     """A question for the student's notebook: fixed inputs, right answers, and the answers of its typical mistakes."""
     parts = with_right_answers(question.parts(np.random.default_rng(SHEET_SEED)), reference)
-    known = []
-    for mistake in mistakes:
-        seen_by_part = look_at_all(parts, {**reference, mistake.target: mistake.variant})
-        # Only what differs from the right answer needs to be stored.
-        wrong = tuple({look.at: summarize(look.judge, seen[look.at]) for look in part.all_looks()
-                       if look.at in seen and judge(look, seen, part.want[look.at])} for part, seen in zip(parts, seen_by_part))
-        known.append(KnownMistake(mistake.id, mistake.message, wrong))
-    return SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, parts, tuple(known))
+    known = tuple(known_mistake(parts, mistake, reference) for mistake in mistakes)
+    return SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, parts, known)
+
+
+def known_mistake(parts: Sequence[Part], mistake: Mistake, reference: Mapping[str, object]) -> KnownMistake:
+    """What a mistake answers to parts that have their right answers."""
+    once, again = (look_at_all(parts, {**reference, mistake.target: mistake.variant}) for _ in range(2))
+    return KnownMistake(mistake.id, mistake.message, tuple(map(_wrong_answers, parts, once, again)))
+
+
+def _wrong_answers(part: Part, seen: Observation, again: Observation) -> dict[str, object]:
+    # Only what differs from the right answer needs to be stored, and of an answer that chance decides, that it is wrong.
+    wrong = {}
+    for look in part.all_looks():
+        if judge(look, seen, part.want[look.at]):
+            answer = summarize(look.judge, seen.get(look.at, MISSING))
+            wrong[look.at] = answer if alike(look, again, answer, part.want[look.at]) else None
+    return wrong
 
 
 def build_sheet(path: Path, questions: Sequence[Question], mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> None:

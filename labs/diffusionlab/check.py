@@ -6,7 +6,7 @@ import html
 import os
 from functools import cache
 
-from .datasets import data_dir
+from .folders import data_dir
 from .sheet import SheetQuestion, Verdict, judge_question, look_at_all, read_sheet
 
 
@@ -68,7 +68,7 @@ def check(question: str, *targets) -> CheckResult:
     if question not in sheet:
         raise ValueError(f"there is no question {question!r}; the questions are: {', '.join(sheet) or 'none'}")
     asked = sheet[question]
-    named = {getattr(target, "__name__", str(target)): target for target in targets}
+    named = {getattr(target, "__name__", type(target).__name__): target for target in targets}
     if missing := [name for name in asked.targets if name not in named]:
         raise ValueError(f"check({question!r}, ...) needs {', '.join(asked.targets)}; not given: {', '.join(missing)}")
     verdict = _judge(asked, named)

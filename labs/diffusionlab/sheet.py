@@ -12,12 +12,13 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from safetensors import safe_open
 
-from .asking import Look, Observation, Part, from_json, judge, observe, to_json
+from .asking import Look, Observation, Part, alike, from_json, judge, observe, to_json
 
 
 @dataclass(frozen=True)
 class KnownMistake:
-    """A typical mistake: its id, what to tell the student, and by part what it answers, look by look (None: as if right)."""
+    """A typical mistake: its id, what to tell the student, and by part its wrong answers, look by look (None: one that chance
+    decides)."""
 
     id: str
     message: str
@@ -99,9 +100,11 @@ def judge_question(question: SheetQuestion, observations: list[Observation]) -> 
         return verdict
     if unwritten := next(filter(None, map(_unwritten, observations)), None):
         return Verdict(verdict.parts, message=f"{unwritten} is still to be written.", unwritten=unwritten)
-    for mistake in question.mistakes:
-        if all(map(_answers_alike, question.parts, observations, mistake.answers)):
-            return Verdict(verdict.parts, mistake.id, mistake.message)
+    explaining = [each for each in question.mistakes if all(map(_answers_alike, question.parts, observations, each.answers))]
+    if explaining:
+        # The first of those that leave least to chance.
+        mistake = min(explaining, key=lambda each: sum(answer is None for answers in each.answers for answer in answers.values()))
+        return Verdict(verdict.parts, mistake.id, mistake.message)
     return Verdict(verdict.parts, message=next(f"{part.title}: {part.sentence}." for part in parts if part.sentence))
 
 
@@ -114,17 +117,17 @@ def _unwritten(seen: Observation) -> str | None:
 def _answers_alike(part: Part, seen: Observation, answers: Mapping[str, object]) -> bool:
     if answers.get("error"):
         return seen["error"] == answers["error"]
-    return all(not judge(look, seen, answers.get(look.at, part.want[look.at])) for look in part.all_looks())
+    return all(alike(look, seen, answers.get(look.at, part.want[look.at]), part.want[look.at]) for look in part.all_looks())
 
 
 def _explain(seen: Observation, look: Look, sentence: str) -> str:
-    if look.at == "error":
+    if look.at == "error" and seen["error"]:
         return f"it raised {seen['error']}: {seen['error.message'].partition(chr(10))[0] or 'no message'}"
     told = {"inputs": "it writes into a tensor that was passed to it", "network.t": f"the timesteps that the model was asked for: {sentence}",
             "network.grad": "the model was called with gradients switched on",
             "network.training": "the model was called in training mode"}
     where = look.at.removeprefix("value").removeprefix(".")
-    return told.get(look.at) or (f"`{where}`: {sentence}" if where and not where.isdigit() else sentence)
+    return told.get(look.at) or (f"`{where}`: {sentence}" if where and not where.isdigit() and look.at != "error" else sentence)
 
 
 # ---------------------------------------------------------------------------------------------- files
