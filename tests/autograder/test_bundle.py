@@ -127,6 +127,7 @@ def solution_lines(lab: Lab) -> set[str]:
 def hidden_definitions(lab: Lab) -> set[str]:
     """How the functions (of two words or more) and the classes of exam.py and mistakes.py begin, where the name is theirs alone."""
     shared = {name for each in lab.reference().values() for name in (each.__name__, *dir(each))}
+    shared |= set(re.findall(r"^(?:def|class) (\w+)", lab.lesson.read_text(), re.MULTILINE))
     nodes = [node for module in ("exam", "mistakes")
              for node in ast.walk(ast.parse(lab.lesson.with_name(f"{module}.py").read_text()))]
     return ({f"class {node.name}" for node in nodes if isinstance(node, ast.ClassDef) and len(node.name) > 4}
