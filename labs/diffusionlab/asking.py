@@ -135,8 +135,12 @@ def describe(value, at: str = "value") -> Observation:
     """Flatten a result into arrays and strings, each under a dotted key."""
     if isinstance(value, Mapping):
         return {k: v for name, each in value.items() for k, v in describe(each, f"{at}.{name}").items()}
-    if isinstance(value, (list, tuple)) and not all(isinstance(each, (int, float)) for each in value):
-        return {k: v for i, each in enumerate(value) for k, v in describe(each, f"{at}.{i}").items()}
+    if isinstance(value, (list, tuple)):
+        parts = {k: v for i, each in enumerate(value) for k, v in describe(each, f"{at}.{i}").items()}
+        if not all(isinstance(each, (int, float)) for each in value):
+            return parts
+        array = np.array(value)  # plain numbers can be looked at one by one and together
+        return parts | {at: array, f"{at}.dtype": f"{array.dtype}"}
     if value is None or isinstance(value, str):
         return {at: str.__str__(value) if isinstance(value, str) else "None"}  # a plain str, whatever a subclass makes of ==
     try:
@@ -281,14 +285,14 @@ def at_most(got, want) -> str:
 
 def refused(got, want) -> str:
     """Bad input was answered by an exception of the type expected."""
-    if got == "":
+    if isinstance(got, str) and not got:
         return "bad input was accepted; it should raise ValueError with one clear sentence"
-    return "" if got == want else f"it raised {got} instead of {want}"
+    return f"it raised {_short(got)} instead of {want}" if same(got, want) else ""
 
 
 def accepted(got, want) -> str:
     """Good input was not answered by an exception."""
-    return "" if got == "" else f"good input raised {got}"
+    return f"good input raised {_short(got)}" if same(got, want) else ""
 
 
 JUDGES: dict[str, Callable[..., str]] = {
@@ -301,7 +305,9 @@ def summarize(judge: str, got):
     if isinstance(got, str) or judge not in ("moments", "at_most"):
         return got
     got = got.astype(np.float64)
-    return np.array([got.mean(), got.std(), got.size]) if judge == "moments" and got.size else np.array(got.max(initial=0.0))
+    if judge == "at_most":
+        return np.array(got.max(initial=0.0))
+    return np.array([got.mean(), got.std(), got.size] if got.size else [np.nan, np.nan, 0])
 
 
 def judge(look: Look, seen: Observation, want) -> str:

@@ -164,7 +164,7 @@ def draw_picture(seed: int, device: str, path: Path = Path("docs/images/digits.p
     made = [DDPMSampler(model, schedule).sample(shape, x_T=x_T, generator=seeded(seed + 1)),
             DDIMSampler(model, schedule).sample(shape, 20, x_T=x_T)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM, 1000", "DDIM, 20"])))
+    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM", "DDIM"])))
     print(path)
 
 

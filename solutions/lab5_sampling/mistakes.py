@@ -1399,8 +1399,6 @@ cached("cache-in-place", "You write into the x_T that was passed in.", "Begin wi
        value=lambda x, x_T: x if x_T is None else x_T.copy_(x))
 cached("cache-clipped", "Your result is clipped.", "The plain sampler's is not, and both must agree.",
        value=lambda x, x_T: x.clamp(-0.5, 0.5))
-cached("cache-half", "Your coefficients are half precision.", "Keep them as float64 numbers; they cost nothing.",
-       direction=lambda A_t, A_s, v: float(torch.tensor(right_direction(A_t, A_s, v)).bfloat16()))
 
 
 @MISTAKES.mistake("optimizer-cached", "cache-gradients", "Gradients are recorded through the network.",
@@ -1444,7 +1442,8 @@ batches("batches-last-only", "Only the last batch is returned.", "Collect them a
 batches("batches-list", "You return a list of batches.", "One tensor: `torch.cat`.", finish=lambda parts, total: parts)
 batches("batches-stacked", "Batches are stacked along a new axis.", "`torch.cat` along the batch axis.",
         finish=lambda parts, total: torch.stack([parts[0]] * len(parts)))
-batches("batches-reseeded", "Every batch holds the same samples.", "Each needs its own noise: do not seed again for each batch.",
+batches("batches-reseeded", "Every batch holds the same samples.",
+        "Each needs its own noise: do not seed again for each batch.",
         start=lambda shape, generator: randn(*shape, generator=torch.Generator().manual_seed(0)))
 batches("batches-shape-required", "Without sample_shape an error is raised.", "It defaults to the model's `sample_shape`.",
         shape_of=lambda self, shape: tuple(shape))
