@@ -1,0 +1,588 @@
+"""The examiner: asks a candidate in its sandbox the questions of an exam, and judges the answers outside.
+
+What comes back is data. Right answers, and what is worked out from the student's, are computed here; a model that is passed
+to the student's code is only a stand-in there, and answers from here, so that every call of it is seen. Points are given for
+what is right, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+
+from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, describe, evaluate, judge, nodes_of, summarize,
+                                 to_json)
+from diffusionlab.sheet import SheetQuestion, Verdict, judge_question
+from solutions.questions import Mistake, Question, known_mistake, with_right_answers
+
+from .handin_intake import Cell
+from .results import Limits, PartResult, QuestionResult
+from .sandbox import Confined
+from .wire import Channel, WireError, decode, encode
+
+RECORDER = "diffusionlab.noise_model:Recorder"
+"""A model under this name is evaluated by the examiner."""
+
+WORKED_OUT_HERE = ("operator:", "torch:", "numpy:", "math:")
+"""Functions of these modules that are applied to a student's answer are applied outside."""
+
+MODEL_VALUES, MODEL_CALLS = 2**22, 2**17
+"""The largest batch that a stand-in passes on, in values, and how often it does."""
+
+LOST = {"timeout": "took too long", "memory": "used too much memory", "processes": "started too many processes",
+        "crashed": "ended the whole program"}
+"""Why a candidate is gone, in words."""
+
+
+class Lost(Exception):
+    """The candidate is gone; the reason is a key of LOST."""
+
+
+class Undefined(Exception):
+    """The hand-in does not define what a question is about."""
+
+
+class CannotStart(Exception):
+    """The candidate did not start at all; this is not the hand-in's doing."""
+
+
+# ------------------------------------------------------------------------------------------ the candidate, seen from outside
+
+
+class Session:
+    """A candidate that has run the hand-in's cells; it is started again where it was lost.
+
+    Args:
+        place: the Sandbox or NoSandbox to start it in.
+        cells: the hand-in's; those to be run are.
+        limits: what it may use.
+
+    Attributes:
+        failed: by cell id, in a few words, why a cell did not run to its end.
+    """
+
+    def __init__(self, place, cells: Sequence[Cell], limits: Limits):
+        self.place, self.limits = place, limits
+        self.cells = [cell for cell in cells if cell.type == "code" and cell.kind in ("provided", "solution", "added")]
+        self.deadline = time.monotonic() + limits.seconds
+        self.confined: Confined | None = None
+        self.channel: Channel | None = None
+        self.failed: dict[str, str] = {}
+        self.killers: set[str] = set()
+        self.added_seconds = limits.added_seconds
+
+    @property
+    def late(self) -> bool:
+        """Whether the time for the whole hand-in is used up."""
+        return time.monotonic() > self.deadline
+
+    def ready(self) -> None:
+        """See to it that a candidate is there that has run the cells; raises Lost where there is no time left."""
+        while self.confined is None and not self.late:
+            self._start()
+            for cell in self.cells:
+                if cell.id in self.killers or cell.kind == "added" and cell.id in self.failed:
+                    continue
+                try:
+                    self._run(cell)
+                except Lost as lost:
+                    # Without that cell, then.
+                    self.killers.add(cell.id)
+                    self.failed[cell.id] = f"it {LOST[str(lost)]}"
+                    break
+        if self.confined is None:
+            raise Lost("timeout")
+
+    def close(self) -> None:
+        """End the candidate."""
+        if self.channel is not None:
+            self.channel.close()
+            self.confined.close()
+        self.confined = self.channel = None
+
+    def look(self, expression, targets: Sequence[str], seed: int) -> Observation:
+        """What `asking.observe` gives for an expression, with the student's code for the targets.
+
+        Raises:
+            Lost: the candidate ran over a limit or ended.
+            Undefined: the student's code has no such class or function.
+        """
+        asked = questions_in(expression)
+        recorders: list = []
+        made: dict[int, object] = {}
+        nodes = [with_stand_ins(node, made, recorders) for node in asked]
+        arrays: list[np.ndarray] = []
+        body = {"do": "ask", "nodes": to_json(nodes, arrays), "targets": list(targets), "seed": seed}
+        answer, arrays = self._exchange(body, arrays, recorders)
+        if missing := answer.get("missing"):
+            raise Undefined(", ".join(f"`{name}`" for name in targets if isinstance(missing, list) and name in missing))
+        seen = failure(answer)
+        if not seen["error"]:
+            values = self._decode(answer.get("values"), arrays)
+            if not isinstance(values, list) or len(values) != len(asked):
+                self._lose("crashed")
+            made |= {id(node): value for node, value in zip(asked, values)}
+            try:
+                seen = describe(evaluate(expression, {}, made)) | {"error": ""}
+            except Exception as error:  # the answer has no such part
+                seen = {"error": type(error).__name__, "error.message": "", "error.where": ""}
+        for recorder in recorders:
+            seen |= {f"network.{name}": value for name, value in recorder.observed().items()}
+        return seen | {"inputs": "kept" if answer.get("inputs") == "kept" else "changed"}
+
+    def value(self, expression, targets: Sequence[str]):
+        """The value of one call of the student's code; raises ValueError where that raised."""
+        made: dict[int, object] = {}
+        recorders, arrays = [], []
+        node = with_stand_ins(expression, made, recorders)
+        body = {"do": "ask", "nodes": to_json([node], arrays), "targets": list(targets), "seed": 0}
+        answer, arrays = self._exchange(body, arrays, recorders)
+        values = None if failure(answer)["error"] else self._decode(answer.get("values"), arrays)
+        if not isinstance(values, list) or len(values) != 1:
+            raise ValueError("no value came back")
+        return values[0]
+
+    @contextmanager
+    def at_most(self, seconds: float):
+        """What is asked within may take so many seconds."""
+        with self.confined.at_most(max(0.1, min(seconds, self.deadline - time.monotonic()))):
+            yield
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.confined = Confined(self.place.launch({"fd": theirs.fileno()}), self.limits, (theirs.fileno(),))
+        confined = self.confined
+        self.channel = Channel(ours, lambda: confined.reason is not None or confined.process.poll() is not None)
+        try:
+            with self.at_most(self.limits.cell_seconds):
+                self.channel.receive()
+        except WireError:
+            self.confined.kill()
+            said = self.confined.last_words()
+            self.close()
+            raise CannotStart(said.splitlines()[-1][:300] if said else "no reason was given") from None
+
+    def _run(self, cell: Cell) -> None:
+        added = cell.kind == "added"
+        # A second each even when the time for the student's own cells is used up: they may define what others need.
+        seconds = max(self.added_seconds, 1.0) if added else self.limits.cell_seconds
+        # The candidate interrupts a cell itself, and keeps what was defined by then; only a cell that holds out is killed.
+        with self.at_most(1.5 * seconds + 2):
+            answer, _ = self._exchange({"do": "run", "source": cell.source, "seconds": seconds,
+                                        "clock": "wall" if added else "cpu"})
+        if added:
+            spent = answer.get("seconds")
+            self.added_seconds -= spent if isinstance(spent, float) and spent > 0 else 0
+        error = failure(answer)
+        line = answer.get("error.line")
+        if error["error"]:
+            where = f" in line {line}" if isinstance(line, int) and error["error"] == "SyntaxError" else ""
+            late = error["error"] == "OutOfTime"
+            self.failed[cell.id] = f"it {LOST['timeout']}" if late else f"it raised {mask(error['error'])}{where}"
+        else:
+            self.failed.pop(cell.id, None)
+
+    def _exchange(self, body: dict, arrays=(), recorders: Sequence = ()) -> tuple[dict, list[np.ndarray]]:
+        if self.channel is None:
+            raise Lost("crashed")
+        try:
+            self.channel.send(body, arrays)
+            while True:
+                answer, arrays = self.channel.receive()
+                if not isinstance(answer, dict):
+                    raise WireError("not an answer")
+                if "model" not in answer:
+                    return answer, arrays
+                self.channel.send(*predict(recorders, answer, arrays))
+        except WireError:
+            self._lose("crashed")
+
+    def _decode(self, value, arrays):
+        try:
+            return decode(value, arrays, as_tensor)
+        except WireError:
+            self._lose("crashed")
+
+    def _lose(self, reason: str):
+        self.confined.kill(reason)
+        reason = self.confined.reason
+        self.close()
+        raise Lost(reason)
+
+
+def failure(answer: Mapping) -> dict[str, str]:
+    """The exception in an answer, as an observation has it."""
+    said = {key: answer.get(key, "") for key in ("error", "error.message", "error.where")}
+    return {key: value[:500] if isinstance(value, str) else "" for key, value in said.items()}
+
+
+def as_tensor(array: np.ndarray):
+    import torch
+
+    return torch.from_numpy(array)
+
+
+def predict(recorders: Sequence, question: Mapping, arrays: list[np.ndarray]) -> tuple[dict, list[np.ndarray]]:
+    """A model's answer to its stand-in."""
+    import torch
+
+    number = question["model"]
+    if type(number) is not int or not 0 <= number < len(recorders) or len(recorders[number].calls) >= MODEL_CALLS:
+        raise WireError("no such model, or none for that many calls")
+    x, t = (decode(question.get(name), arrays, as_tensor) for name in ("x", "t"))
+    if not isinstance(x, torch.Tensor) or any(array.size > MODEL_VALUES for array in arrays):
+        return {"error": "ValueError", "error.message": "the model takes a tensor of a reasonable size"}, []
+    try:
+        recorders[number].train(bool(question.get("training")))
+        with torch.set_grad_enabled(bool(question.get("grad"))):
+            eps = recorders[number](x, t)
+        answer: list[np.ndarray] = []
+        return {"error": "", "value": encode(eps, answer)}, answer
+    except Exception as error:  # a wrong t, say: the student's code sees what it would see from the model itself
+        return {"error": type(error).__name__, "error.message": str(error)[:300]}, []
+
+
+# ---------------------------------------------------------------------------------- what is asked inside, what is done here
+
+
+def is_target(node: Call) -> bool:
+    return node.of is None and ":" not in node.what and node.what != "attempt"
+
+
+def questions_in(expression) -> list[Call]:
+    """The calls that only the student's code can answer; what is done with their results is done outside."""
+    found: dict[int, Call] = {}
+
+    def walk(part):
+        match part:
+            case Call() if not any(map(is_target, nodes_of(part))):
+                return
+            case Call() if part.of is None and part.what.startswith(WORKED_OUT_HERE) and part.what != RECORDER:
+                for each in (*part.args, *part.kwargs.values()):
+                    walk(each)
+            case Call():
+                found[id(part)] = part
+            case list() | tuple():
+                for each in part:
+                    walk(each)
+            case dict():
+                for each in part.values():
+                    walk(each)
+
+    walk(expression)
+    return list(found.values())
+
+
+def with_stand_ins(expression, made: dict[int, object], recorders: list):
+    """The expression with each model replaced by a stand-in; the models themselves go into `recorders`.
+
+    Args:
+        made: by the id of a Call its result; also keeps what is new alive, and each Call's copy single.
+    """
+    copies: dict[int, object] = made.setdefault(-1, {})
+
+    def copy(part):
+        match part:
+            case Call():
+                if id(part) not in copies:
+                    copies[id(part)] = stand_in(part) if part.what == RECORDER else copy_call(part)
+                return copies[id(part)]
+            case list() | tuple():
+                return type(part)(copy(each) for each in part)
+            case dict():
+                return {key: copy(each) for key, each in part.items()}
+        return part
+
+    def copy_call(part):
+        return Call(part.what, copy(part.args), copy(dict(part.kwargs)), copy(part.of))
+
+    def stand_in(part):
+        model = evaluate(part, {}, made)
+        recorders.append(model)
+        return call("remote model", len(recorders) - 1, tuple(model.sample_shape), model.num_timesteps)
+
+    return copy(expression)
+
+
+# ---------------------------------------------------------------------------------------------- the exam
+
+
+class Exam:
+    """The questions of a lab, with fresh inputs for one student.
+
+    Args:
+        questions, mistakes, reference: of the lab.
+        seed: the run's; with the student's id it determines every input.
+        student: whose hand-in.
+        session: the candidate.
+        limits: `question_seconds` is looked at.
+    """
+
+    def __init__(self, questions: Sequence[Question], mistakes: Sequence[Mistake], reference: Mapping[str, object],
+                 seed: int, student: str, session: Session, limits: Limits):
+        self.questions = {question.id: question for question in questions}
+        self.mistakes, self.reference = mistakes, reference
+        self.seed, self.student, self.session, self.limits = seed, student, session, limits
+
+    def ask(self, question: Question, results: Mapping[str, QuestionResult]) -> QuestionResult:
+        """Ask one question; `results` are those of the questions before it. Nothing in the student's code makes it raise."""
+        start = time.perf_counter()
+        blank = QuestionResult(question.id, question.title, 0.0, float(question.points), "manual")
+        if question.manual:
+            return blank
+        try:
+            result = self._judge(question, blank, results)
+        except Undefined as undefined:
+            message = f"{undefined} is not defined when the notebook is run from the top."
+            result = replace(blank, verdict="missing", message=message)
+        except Lost as lost:
+            reason = str(lost)
+            message = "The time for the whole hand-in was used up." if self.session.late else f"It {LOST[reason]}."
+            result = replace(blank, verdict="timeout" if reason == "timeout" else "crashed", message=message)
+        return replace(result, seconds=round(time.perf_counter() - start, 3))
+
+    def _judge(self, question: Question, blank: QuestionResult, results: Mapping[str, QuestionResult]) -> QuestionResult:
+        rng = np.random.default_rng(seed_of(self.seed, self.student, question.id))
+        parts, seed = question.parts(rng), int(rng.integers(2**31))
+        seed_everything(seed)
+        parts = with_right_answers(parts, self.reference)
+        for _ in range(question.attempts):
+            seen = self._look_at_all(question, parts, seed)
+            verdict = judge_question(sheet(question, parts), seen)
+            if verdict.right:
+                break
+        rests_on, own = self._lost_before(question, results), []
+        if not verdict.right and rests_on and calls_the_network(parts, seen):
+            parts, own = self._on_own_terms(question, parts, seen, rests_on)
+            verdict = judge_question(sheet(question, parts), seen)
+        mistake = None if verdict.right or verdict.unwritten else self._recognise(question, parts, seen)
+        told = [tell(part, each) for part, each in zip(parts, seen)]
+        points = float(round(sum(part.points for part, sentence in zip(parts, told) if not sentence), 6))
+        return replace(blank, points=points, mistake=mistake and mistake.id,
+                       message=self._message(verdict, parts, told, mistake, rests_on, own),
+                       verdict=("right" if verdict.right else "unwritten" if verdict.unwritten and not points
+                                else "partly" if points else "wrong"),
+                       parts=tuple(PartResult(part.title, float(not sentence and part.points), float(part.points), sentence)
+                                   for part, sentence in zip(parts, told)))
+
+    def _message(self, verdict: Verdict, parts, told, mistake, rests_on, own) -> str:
+        if verdict.right:
+            return f"Right on the terms of your own {_methods(rests_on)}." if own else ""
+        if verdict.unwritten:
+            return f"{mask(verdict.unwritten)} is still to be written."
+        message = mistake.message if mistake else next(f"{part.title}: {each}." for part, each in zip(parts, told) if each)
+        return message + (f" It rests on {_methods(rests_on)}, which lost points: mend that first." if rests_on else "")
+
+    def _look_at_all(self, question: Question, parts: Sequence[Part], seed: int) -> list[Observation]:
+        self.session.ready()
+        seen: dict[int, Observation] = {}
+        with self.session.at_most(self.limits.question_seconds):
+            for part in parts:
+                if id(part.expression) not in seen:
+                    seen[id(part.expression)] = self.session.look(part.expression, question.targets, seed)
+        return [seen[id(part.expression)] for part in parts]
+
+    def _lost_before(self, question: Question, results: Mapping[str, QuestionResult]) -> list[Question]:
+        """The questions that this one rests on, near and far, and that lost points."""
+        found: dict[str, Question] = {}
+        todo = list(question.needs)
+        while todo:
+            if (need := todo.pop(0)) not in found:
+                found[need] = self.questions[need]
+                todo += found[need].needs
+        return [each for need, each in found.items() if need in results and results[need].points < results[need].max]
+
+    def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation]) -> Mistake | None:
+        for mistake in self.mistakes:
+            if mistake.question == question.id:
+                known = known_mistake(parts, mistake, self.reference)
+                if judge_question(replace(sheet(question, parts), mistakes=(known,)), seen).mistake:
+                    return mistake
+        return None
+
+    # A mistake is paid for once ---------------------------------------------------------------
+
+    def _on_own_terms(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation],
+                      rests_on: Sequence[Question]) -> tuple[list[Part], list[str]]:
+        """The parts, those that are right on the terms of the student's own methods with these terms' answers for the right
+        ones; and the titles of those parts. The methods are those that lost points before; the reference does the rest."""
+        parts, own = list(parts), []
+        for by_needs in (None, question.by_needs) if question.by_needs else (None,):
+            wrong = [i for i, part in enumerate(parts) if tell(part, seen[i])]
+            for i in wrong:
+                part = parts[i]
+                answer = self._own_answer(part.expression, question, rests_on, by_needs)
+                if answer is None:
+                    return parts, own
+                values = {look.at: summarize(look.judge, answer[look.at]) for look in part.all_looks()
+                          if look.at in answer and look.at.startswith("value") and not look.at.endswith(".dtype")}
+                again = replace(part, want={**part.want, **values})
+                if values and not tell(again, seen[i]):
+                    parts[i] = again
+                    own.append(part.title)
+        return parts, own
+
+    def _own_answer(self, expression, question: Question, rests_on: Sequence[Question], by_needs) -> Observation | None:
+        made: dict[int, object] = {}
+        try:
+            self.session.ready()
+            with self.session.at_most(self.limits.question_seconds), ExitStack() as stack:
+                for need in rests_on:
+                    if need.method and isinstance(owner := self.reference.get(need.targets[0]), type):
+                        stack.enter_context(delegated(owner, need.method, self.session, self.reference, expression, made))
+                if by_needs:
+                    stack.enter_context(patch.object(self.reference[question.targets[0]], question.method, by_needs))
+                return describe(evaluate(expression, self.reference, made))
+        except Lost:  # once is enough
+            return None
+        except Exception:  # the student's methods raise, or take what cannot be sent: then there are no such terms
+            return {}
+
+
+def seed_of(*what) -> int:
+    """A seed from anything that can be written."""
+    return int.from_bytes(hashlib.sha256(repr(what).encode("utf-8", "surrogatepass")).digest()[:8])
+
+
+def seed_everything(seed: int) -> None:
+    """Make the reference's draws without a generator repeatable."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def sheet(question: Question, parts: Sequence[Part]) -> SheetQuestion:
+    return SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, tuple(parts), ())
+
+
+def calls_the_network(parts: Sequence[Part], seen: Sequence[Observation]) -> bool:
+    """Whether all that is asked about calls of models is right, and none goes unused: a loop that does nothing is not right
+    on any terms."""
+    network = all(not judge(look, each, part.want[look.at]) for part, each in zip(parts, seen)
+                  for look in part.all_looks() if look.at.startswith("network."))
+    return network and all(len(each["network.t"]) > 0 for part, each in zip(parts, seen)
+                           if "network.t" in each and any(look.at == "network.t" for look in part.all_looks()))
+
+
+@contextmanager
+def delegated(owner: type, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
+    """While this lasts, a method of a reference class is the student's: each call of it is made in the candidate.
+
+    Args:
+        expression, made: what is being evaluated and what came of it so far, by which objects are known again.
+    """
+    nodes = {id(node): node for node in nodes_of(expression)}
+    init = owner.__init__
+
+    def remember(self, *args, **kwargs):
+        self.__dict__["made_of"] = args, kwargs
+        init(self, *args, **kwargs)
+
+    def ask_student(self, *args, **kwargs):
+        return session.value(ask(lift(self), method, *lift(args), **lift(kwargs)), list(reference))
+
+    def lift(value):
+        for key, each in made.items():
+            if each is value and key in nodes and not isinstance(value, (int, float, str, bool, type(None))):
+                return nodes[key] if type(value).__name__ != "Generator" else fresh_generator(value)
+        match value:
+            case None | bool() | int() | float() | str():
+                return value
+            case list() | tuple():
+                return [lift(each) for each in value] if isinstance(value, list) else tuple(lift(each) for each in value)
+            case dict():
+                return {key: lift(each) for key, each in value.items()}
+        if hasattr(value, "detach"):
+            return call("torch:tensor", value.detach().cpu().numpy())
+        if type(value).__name__ in reference and "made_of" in value.__dict__:
+            args, kwargs = value.__dict__["made_of"]
+            return Call(type(value).__name__, lift(args), lift(kwargs))
+        raise ValueError(f"a {type(value).__name__} cannot be sent")
+
+    def fresh_generator(generator):
+        # The same generator at every step would draw the same noise at every step.
+        import torch
+
+        seed = int(torch.randint(2**31, (), generator=generator))
+        return ask(call("torch:Generator"), "manual_seed", seed)
+
+    with patch.object(owner, "__init__", remember), patch.object(owner, method, ask_student):
+        yield
+
+
+def _methods(questions: Sequence[Question]) -> str:
+    names = dict.fromkeys(f"`{question.method or question.targets[0]}`" for question in questions)
+    return ", ".join(names)
+
+
+# ---------------------------------------------------------------------------------------------- in words
+
+
+def tell(part: Part, seen: Observation) -> str:
+    """What is not right about an answer, "" where all is. Holds no number of the question's or of the right answer's."""
+    for look in part.all_looks():
+        if judge(look, seen, part.want[look.at]):
+            return in_words(look, seen, judge(look, seen, part.want[look.at]))
+    return ""
+
+
+def in_words(look: Look, seen: Observation, sentence: str) -> str:
+    """A look's finding without its numbers."""
+    if look.at == "error" and seen["error"]:
+        message = seen["error.message"].partition("\n")[0]
+        return mask(f"it raised {seen['error']}" + (f": {message}" if message else ""))
+    if seen["error"]:
+        return mask(f"it raised {seen['error']}")
+    if look.at in ABOUT:
+        return ABOUT[look.at]
+    if look.at.endswith(".dtype"):
+        return "the dtype is not the expected one"
+    if look.judge in ("accepted", "refused"):
+        return sentence
+    for beginning, words in FINDINGS.items():
+        if sentence.startswith(beginning):
+            return words
+    if look.at not in seen or isinstance(seen[look.at], str):
+        return "the result is not of the expected kind"
+    return "the values are not right"
+
+
+ABOUT = {
+    "inputs": "it writes into a tensor that was passed to it",
+    "network.t": "the model was not asked for the timesteps expected",
+    "network.batch": "the model was called with batches that are too large",
+    "network.grad": "the model was called with gradients switched on",
+    "network.training": "the model was called in training mode"}
+
+FINDINGS = {
+    "the shape is": "the shape is not the expected one",
+    "it holds NaN": "it holds NaN or infinity",
+    "the samples hold": "the samples hold NaN or infinity",
+    "the samples' mean": "the samples' mean is off",
+    "the samples' standard": "the samples' standard deviation is off",
+    "there are": "the number of values is not the expected one",
+    "it lists": "the number of timesteps is not the one asked for",
+    "it does not fall": "the timesteps do not fall strictly",
+    "it runs from": "it does not start and end where it should",
+    "entry": "the timesteps are not where they should be",
+    "timesteps must be": "timesteps must be whole numbers (int64)",
+    "a one-dimensional": "a one-dimensional LongTensor is expected"}
+"""How the judges' sentences begin, and what is said of them without their numbers."""
+
+
+def mask(text: str) -> str:
+    """A short line without numbers: what the student's code says may have been made of the question's inputs."""
+    plain = "".join(c if c.isprintable() else " " for c in text[:2000])
+    return " ".join(re.sub(r"(?<![A-Za-z_\d])[-+]?\d[\d.e+-]*", "#", plain).split())[:200]
