@@ -7,6 +7,7 @@ import builtins
 import os
 import re
 import symtable
+import sys
 from pathlib import Path
 
 import jupytext
@@ -52,7 +53,11 @@ def write_sheet(lab: Lab, out: Path) -> Path:
     from solutions.questions import build_sheet
 
     path = out / "data" / "checks" / f"{lab.name}.safetensors"
-    build_sheet(path, lab.module("exam").QUESTIONS, lab.module("mistakes").MISTAKES, lab.reference())
+    questions, mistakes, reference = lab.module("exam").QUESTIONS, lab.module("mistakes").MISTAKES, lab.reference()
+    # Some mistakes draw their own noise; from one seed they answer the same at every build. A lab may do without torch.
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+    build_sheet(path, questions, mistakes, reference)
     return path
 
 

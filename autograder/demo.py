@@ -251,10 +251,12 @@ def write_need(name: str, value, reference: dict, target: str, lines: dict[str, 
         text, _, node = located(value.__code__)
         source = source_lines(text, node)
         lines[name] = f"{name} = {source}" if isinstance(node, ast.Lambda) else f"{source}\n{name} = {node.name}" if node.name != name else source
-    elif not module.startswith("solutions") and getattr(sys.modules.get(module), name, None) is value:
-        lines[name] = f"from {module} import {name}"
-    elif getattr(sys.modules.get("torch"), getattr(value, "__name__", ""), None) is value:
-        lines[name] = f"from torch import {value.__name__} as {name}"
+    elif isinstance(value, type) and module.startswith("solutions."):
+        for method in filter(inspect.isfunction, vars(value).values()):
+            collect_needs(method, reference, target, lines)
+        lines[name] = textwrap.dedent(inspect.getsource(value))
+    elif place := next((place for place in (module, "torch") if getattr(sys.modules.get(place), getattr(value, "__name__", ""), None) is value), None):
+        lines[name] = f"from {place} import {value.__name__} as {name}"
     elif getattr(builtins, getattr(value, "__name__", ""), None) is value:
         lines[name] = f"{name} = {value.__name__}"
     else:

@@ -22,8 +22,8 @@ import numpy as np
 
 from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, describe, evaluate, judge, nodes_of, summarize,
                                  to_json)
-from diffusionlab.sheet import SheetQuestion, Verdict, judge_question
-from solutions.questions import Mistake, Question, known_mistake, with_right_answers
+from diffusionlab.sheet import SheetQuestion, Verdict, judge_question, look_at_all
+from solutions.questions import Mistake, Question, known_mistake, right_answers
 
 from .handin_intake import Cell
 from .results import Limits, PartResult, QuestionResult
@@ -356,33 +356,29 @@ class Exam:
         rng = np.random.default_rng(seed_of(self.seed, self.student, question.id))
         parts, seed = question.parts(rng), int(rng.integers(2**31))
         seed_everything(seed)
-        parts = with_right_answers(parts, self.reference)
+        usual = look_at_all(parts, self.reference)
+        parts = right_answers(parts, usual)
         for _ in range(question.attempts):
             seen = self._look_at_all(question, parts, seed)
-            verdict = judge_question(sheet(question, parts), seen)
-            if verdict.right:
+            told = tell_all(parts, seen, usual)
+            if not any(told):
                 break
-        rests_on, own = self._lost_before(question, results), []
-        if not verdict.right and rests_on and calls_the_network(parts, seen):
-            parts, own = self._on_own_terms(question, parts, seen, rests_on)
-            verdict = judge_question(sheet(question, parts), seen)
-        mistake = None if verdict.right or verdict.unwritten else self._recognise(question, parts, seen)
-        told = [tell(part, each) for part, each in zip(parts, seen)]
+        rests_on, own = self._lost_before(question, results), False
+        if any(told) and rests_on:
+            told, own = self._on_own_terms(question, parts, seen, usual, told, rests_on)
         points = float(round(sum(part.points for part, sentence in zip(parts, told) if not sentence), 6))
-        return replace(blank, points=points, mistake=mistake and mistake.id,
-                       message=self._message(verdict, parts, told, mistake, rests_on, own),
-                       verdict=("right" if verdict.right else "unwritten" if verdict.unwritten and not points
-                                else "partly" if points else "wrong"),
-                       parts=tuple(PartResult(part.title, float(not sentence and part.points), float(part.points), sentence)
-                                   for part, sentence in zip(parts, told)))
-
-    def _message(self, verdict: Verdict, parts, told, mistake, rests_on, own) -> str:
-        if verdict.right:
-            return f"Right on the terms of your own {_methods(rests_on)}." if own else ""
-        if verdict.unwritten:
-            return f"{mask(verdict.unwritten)} is still to be written."
-        message = mistake.message if mistake else next(f"{part.title}: {each}." for part, each in zip(parts, told) if each)
-        return message + (f" It rests on {_methods(rests_on)}, which lost points: mend that first." if rests_on else "")
+        result = replace(blank, points=points, parts=tuple(
+            PartResult(part.title, 0.0 if sentence else float(part.points), float(part.points), sentence)
+            for part, sentence in zip(parts, told)))
+        if not any(told):
+            return replace(result, verdict="right", message=f"Right on the terms of your own {_methods(rests_on)}." if own else "")
+        judged = self._recognise(question, parts, seen)
+        if judged.unwritten:
+            return replace(result, verdict="partly" if points else "unwritten",
+                           message=f"{mask(judged.unwritten)} is still to be written.")
+        message = judged.message if judged.mistake else next(f"{part.title}: {each}." for part, each in zip(parts, told) if each)
+        message += f" It rests on {_methods(rests_on)}, which lost points: mend that first." if rests_on else ""
+        return replace(result, verdict="partly" if points else "wrong", mistake=judged.mistake, message=message)
 
     def _look_at_all(self, question: Question, parts: Sequence[Part], seed: int) -> list[Observation]:
         self.session.ready()
@@ -403,44 +399,51 @@ class Exam:
                 todo += found[need].needs
         return [each for need, each in found.items() if need in results and results[need].points < results[need].max]
 
-    def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation]) -> Mistake | None:
-        for mistake in self.mistakes:
-            if mistake.question == question.id:
-                known = known_mistake(parts, mistake, self.reference)
-                if judge_question(replace(sheet(question, parts), mistakes=(known,)), seen).mistake:
-                    return mistake
-        return None
+    def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation]) -> Verdict:
+        """What is unwritten, or which typical mistake it was, on these very inputs; its message, with numbers where it is none."""
+        asked = SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, tuple(parts), ())
+        verdict = judge_question(asked, seen)
+        if verdict.unwritten:
+            return verdict
+        known = tuple(known_mistake(parts, mistake, self.reference) for mistake in self.mistakes if mistake.question == question.id)
+        return judge_question(replace(asked, mistakes=known), seen)
 
     # A mistake is paid for once ---------------------------------------------------------------
 
-    def _on_own_terms(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation],
-                      rests_on: Sequence[Question]) -> tuple[list[Part], list[str]]:
-        """The parts, those that are right on the terms of the student's own methods with these terms' answers for the right
-        ones; and the titles of those parts. The methods are those that lost points before; the reference does the rest."""
-        parts, own = list(parts), []
+    def _on_own_terms(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation], usual: Sequence[Observation],
+                      told: Sequence[str], rests_on: Sequence[Question]) -> tuple[list[str], bool]:
+        """What is not right about each part on the terms of the student's own methods, and whether these made any difference.
+
+        The methods are those that lost points before; the reference does the rest, and gives what is right on these terms.
+        """
+        told, own = list(told), False
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
-            wrong = [i for i, part in enumerate(parts) if tell(part, seen[i])]
-            for i in wrong:
-                part = parts[i]
+            for i, part in enumerate(parts):
+                # A loop that does nothing is not right on any terms: the model is called as often as by the reference, or more.
+                if not told[i] or network_calls(seen[i]) < network_calls(usual[i]):
+                    continue
                 answer = self._own_answer(part.expression, question, rests_on, by_needs)
                 if answer is None:
-                    return parts, own
+                    return told, own
                 values = {look.at: summarize(look.judge, answer[look.at]) for look in part.all_looks()
                           if look.at in answer and look.at.startswith("value") and not look.at.endswith(".dtype")}
-                again = replace(part, want={**part.want, **values})
-                if values and not tell(again, seen[i]):
-                    parts[i] = again
-                    own.append(part.title)
-        return parts, own
+                if values and not tell(replace(part, want={**part.want, **values}), seen[i], usual[i]):
+                    told[i], own = "", True
+        return told, own
 
     def _own_answer(self, expression, question: Question, rests_on: Sequence[Question], by_needs) -> Observation | None:
+        """What the reference would answer with the student's methods: {} where it cannot, None where that cost the candidate."""
         made: dict[int, object] = {}
         try:
             self.session.ready()
             with self.session.at_most(self.limits.question_seconds), ExitStack() as stack:
                 for need in rests_on:
-                    if need.method and isinstance(owner := self.reference.get(need.targets[0]), type):
-                        stack.enter_context(delegated(owner, need.method, self.session, self.reference, expression, made))
+                    if not need.method or not isinstance(owner := self.reference.get(need.targets[0]), type):
+                        continue
+                    # What is judged here cannot also be the measure; `by_needs` may build on it.
+                    judged = (need.targets[0], need.method) == (question.targets[0], question.method)
+                    students = students_method(owner, need.method, self.session, self.reference, expression, made)
+                    stack.enter_context(lent(owner, "own" if judged else need.method, students))
                 if by_needs:
                     stack.enter_context(patch.object(self.reference[question.targets[0]], question.method, by_needs))
                 return describe(evaluate(expression, self.reference, made))
@@ -463,63 +466,60 @@ def seed_everything(seed: int) -> None:
         sys.modules["torch"].manual_seed(seed)
 
 
-def sheet(question: Question, parts: Sequence[Part]) -> SheetQuestion:
-    return SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, tuple(parts), ())
-
-
-def calls_the_network(parts: Sequence[Part], seen: Sequence[Observation]) -> bool:
-    """Whether all that is asked about calls of models is right, and none goes unused: a loop that does nothing is not right
-    on any terms."""
-    network = all(not judge(look, each, part.want[look.at]) for part, each in zip(parts, seen)
-                  for look in part.all_looks() if look.at.startswith("network."))
-    return network and all(len(each["network.t"]) > 0 for part, each in zip(parts, seen)
-                           if "network.t" in each and any(look.at == "network.t" for look in part.all_looks()))
+def network_calls(seen: Observation) -> int:
+    """How often models were called."""
+    return len(seen.get("network.t", ()))
 
 
 @contextmanager
-def delegated(owner: type, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
-    """While this lasts, a method of a reference class is the student's: each call of it is made in the candidate.
-
-    Args:
-        expression, made: what is being evaluated and what came of it so far, by which objects are known again.
-    """
-    nodes = {id(node): node for node in nodes_of(expression)}
+def lent(owner: type, name: str, method):
+    """While this lasts, a reference class has another method, and its objects remember what they were made of."""
     init = owner.__init__
 
     def remember(self, *args, **kwargs):
         self.__dict__["made_of"] = args, kwargs
         init(self, *args, **kwargs)
 
+    with patch.object(owner, "__init__", remember), patch.object(owner, name, method, create=True):
+        yield
+
+
+def students_method(owner: type, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
+    """A method for a reference class that is the student's: each call of it is made in the candidate.
+
+    Args:
+        expression, made: what is being evaluated and what came of it so far, by which objects are known again.
+    """
+    nodes = {id(node): node for node in nodes_of(expression)}
+
     def ask_student(self, *args, **kwargs):
         return session.value(ask(lift(self), method, *lift(args), **lift(kwargs)), list(reference))
 
     def lift(value):
-        for key, each in made.items():
-            if each is value and key in nodes and not isinstance(value, (int, float, str, bool, type(None))):
-                return nodes[key] if type(value).__name__ != "Generator" else fresh_generator(value)
         match value:
             case None | bool() | int() | float() | str():
                 return value
-            case list() | tuple():
-                return [lift(each) for each in value] if isinstance(value, list) else tuple(lift(each) for each in value)
+        for key, each in made.items():
+            if each is value and key in nodes and type(value).__name__ != "Generator":
+                return nodes[key]
+        match value:
+            case list():
+                return [lift(each) for each in value]
+            case tuple():
+                return tuple(lift(each) for each in value)
             case dict():
                 return {key: lift(each) for key, each in value.items()}
         if hasattr(value, "detach"):
             return call("torch:tensor", value.detach().cpu().numpy())
+        if type(value).__name__ == "Generator":
+            # As it was made, it would draw the same noise at every step.
+            return ask(call("torch:Generator"), "manual_seed", int(as_tensor(np.zeros(1)).random_(2**31, generator=value)))
         if type(value).__name__ in reference and "made_of" in value.__dict__:
             args, kwargs = value.__dict__["made_of"]
             return Call(type(value).__name__, lift(args), lift(kwargs))
         raise ValueError(f"a {type(value).__name__} cannot be sent")
 
-    def fresh_generator(generator):
-        # The same generator at every step would draw the same noise at every step.
-        import torch
-
-        seed = int(torch.randint(2**31, (), generator=generator))
-        return ask(call("torch:Generator"), "manual_seed", seed)
-
-    with patch.object(owner, "__init__", remember), patch.object(owner, method, ask_student):
-        yield
+    return ask_student
 
 
 def _methods(questions: Sequence[Question]) -> str:
@@ -530,12 +530,22 @@ def _methods(questions: Sequence[Question]) -> str:
 # ---------------------------------------------------------------------------------------------- in words
 
 
-def tell(part: Part, seen: Observation) -> str:
-    """What is not right about an answer, "" where all is. Holds no number of the question's or of the right answer's."""
+def tell_all(parts: Sequence[Part], seen: Sequence[Observation], usual: Sequence[Observation]) -> list[str]:
+    """`tell` for each part."""
+    return [tell(*each) for each in zip(parts, seen, usual)]
+
+
+def tell(part: Part, seen: Observation, usual: Observation) -> str:
+    """What is not right about an answer, "" where all is. Holds no number of the question's or of the right answer's.
+
+    Args:
+        part: with its right answers.
+        seen, usual: what was observed of the student's code and of the reference.
+    """
     for look in part.all_looks():
-        if judge(look, seen, part.want[look.at]):
-            return in_words(look, seen, judge(look, seen, part.want[look.at]))
-    return ""
+        if sentence := judge(look, seen, part.want[look.at]):
+            return in_words(look, seen, sentence)
+    return "the model was not asked at all" if network_calls(usual) and not network_calls(seen) else ""
 
 
 def in_words(look: Look, seen: Observation, sentence: str) -> str:

@@ -332,9 +332,10 @@ class AnyNotebook(NotebookExporter):
 
     def from_filename(self, filename, resources=None, **kwargs):
         try:
-            return super().from_filename(filename, resources, **kwargs)
+            notebook = nbformat.read(filename, as_version=4)
         except Exception:  # whatever a parser raises
-            return self.from_notebook_node(nbformat.v4.new_notebook(), resources, **kwargs)
+            notebook = nbformat.v4.new_notebook()
+        return self.from_notebook_node(notebook, resources, **kwargs)
 
 
 class GradeByPipeline(NbGraderPreprocessor):

@@ -199,10 +199,11 @@ def _everybody(run: Run, marks: Sequence[Mark]) -> str:
             notes.append("stopped: " + ", ".join(stopped))
         link = quote(f"feedback/{student.id}/{run.lab.name}/{run.lab.name}.html")
         share = 100 * mark.score / result.max_score if result.max_score else 0
+        noted = prose("\n".join(filter(None, notes)))
         name = "" if student.name == student.label else f'<div class="small">{text(student.name)}</div>'
         rows.append(f'<tr><td><a href="{link}">{text(student.label)}</a>{name}</td><td class="number">{points(mark.score)}</td>'
                     f'<td style="width:16%"><div class="bar"><i class="accent" style="width:{share:.0f}%"></i></div></td>'
                     f'<td>{STATUSES[result.status]}</td><td class="number">{len(mark.waits) or ""}</td>'
-                    f'<td class="small text">{prose("\n".join(filter(None, notes)))}</td></tr>')
+                    f'<td class="small text">{noted}</td></tr>')
     return (f'<p class="soft">{summary}.</p><div class="scroll"><table><tr><th>student</th><th class="number">points</th><th></th>'
             f'<th>status</th><th class="number">to read</th><th>notes</th></tr>{"".join(rows)}</table></div>')

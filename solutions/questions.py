@@ -30,7 +30,8 @@ class Question:
         needs: ids of questions that this one rests on, so that one mistake is paid for once.
         method: the method of targets[0] that is judged; where this question lost points, those that need it take the
             student's own.
-        by_needs: that method written with nothing but the methods that it needs, where the reference takes a short cut.
+        by_needs: that method written with nothing but the methods that it needs, where the reference takes a short cut;
+            where another question lost points for this very method, the student's is called `own`.
         attempts: how often it is asked at grading before an answer counts as wrong; more than once where clocks are read.
     """
 
@@ -98,9 +99,14 @@ class Catalogue(list[Mistake]):
 
 def with_right_answers(parts: Sequence[Part], reference: Mapping[str, object]) -> tuple[Part, ...]:
     """The parts with `want` filled from the reference wherever a part does not state it."""
-    return tuple(replace(part, want={**{look.at: summarize(look.judge, seen[look.at]) for look in part.all_looks() if look.at in seen},
-                                     **part.want})
-                 for part, seen in zip(parts, look_at_all(parts, reference)))
+    return right_answers(parts, look_at_all(parts, reference))
+
+
+def right_answers(parts: Sequence[Part], observations: Sequence[Observation]) -> tuple[Part, ...]:
+    """The parts with `want` filled from what was observed of the reference wherever a part does not state it."""
+    def of(part, seen):
+        return {look.at: summarize(look.judge, seen[look.at]) for look in part.all_looks() if look.at in seen}
+    return tuple(replace(part, want={**of(part, seen), **part.want}) for part, seen in zip(parts, observations))
 
 
 def self_check(question: Question, mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> SheetQuestion:

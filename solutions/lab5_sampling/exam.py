@@ -128,6 +128,16 @@ def uniform(T: int, n: int) -> list[int]:
 # ---------------------------------------------------------------------------------------------- written with what they rest on
 
 
+def eta_step_by_jump(ddim, x_t, t, s, eta=0.0, *, noise=None, generator=None):
+    """What eta adds to a deterministic jump: less of the predicted noise, and fresh noise in its place."""
+    A = ddim.schedule.alphas_cumprod
+    A_t, A_s = float(A[t]), float(A[s]) if s >= 0 else 1.0
+    sigma2 = eta**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
+    noise = torch.randn(x_t.shape, dtype=x_t.dtype, generator=generator) if noise is None else noise
+    eps = ddim.model(x_t, torch.full((len(x_t),), t))
+    return ddim.own(x_t, t, s) + (math.sqrt(1 - A_s - sigma2) - math.sqrt(1 - A_s)) * eps + math.sqrt(sigma2) * noise
+
+
 def cached_by_sample(optimizer, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
     """Equal to the plain sampler's, so: the plain sampler's."""
     return ddim_sampler.sample(shape, num_steps, eta, x_T=x_T, generator=generator)
@@ -300,7 +310,7 @@ def ddim_step_deterministic(rng):
 
 
 @question("ddim-step-eta", 6, "A jump with eta", "DDIMSampler", needs=("ddim-predict-x0", "ddim-step-deterministic"),
-          method="ddim_step")
+          method="ddim_step", by_needs=eta_step_by_jump)
 def ddim_step_eta(rng):
     ddim = sampler("DDIMSampler", linear())
     x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)

@@ -228,9 +228,54 @@ def test_lab5_unfilled_gets_none(lab5):
     ("DDIMSampler", "x0 = (x_t - (1 - A_t) ** 0.5 * eps)", "x0 = (x_t - (1 - A_t) * eps)", {"ddim-predict-x0": 5}),
     ("DDPMSampler", "mean = (x_t - (1 - a_t)", "mean = (x_t - (1 - A_t)", {"ddpm-posterior-mean": 8}),
     ("DDPMSampler", "* (1 - A_prev) / (1 - A[index])", "* 1.0", {"ddpm-posterior-variance": 7}),
+    ("DDIMSampler", "x_s = A_s**0.5 * x0", "x_s = A_s * x0", {"ddim-step-deterministic": 8}),
     ("ForwardProcessImpl", "A_t**0.5 * x_start", "A_t * x_start", {"forward-add-noise": 5}),
 ])
 def test_lab5_a_mistake_in_one_method_is_paid_for_once(lab5, target, old, new, lost):
     result = lab5_grade(lab5, lab5_filled(**{target: (old, new)}))
     missed = {each.id: each.max - each.points for each in result.questions if each.verdict not in ("right", "manual")}
     assert missed.keys() == lost.keys() and all(missed[id] <= most for id, most in lost.items()), result
+
+
+NONSENSE = {
+    "DDPMSampler": """class DDPMSampler:
+    def __init__(self, model, schedule):
+        self.model = model
+    def compute_posterior_mean(self, x_t, t, predicted_noise):
+        return x_t
+    def compute_posterior_variance(self, t):
+        return torch.ones(torch.as_tensor(t).shape, dtype=torch.float64)
+    def ddpm_step(self, x_t, t, *, noise=None, generator=None):
+        return x_t.clone()
+    def sample(self, shape, return_trajectory=False, *, x_T=None, generator=None):
+        return torch.randn(shape, generator=generator)""",
+    "DDIMSampler": """class DDIMSampler:
+    def __init__(self, model, schedule):
+        self.model = model
+    def predict_x0_from_eps(self, x_t, eps, t):
+        return x_t
+    def ddim_step(self, x_t, t, s, eta=0.0, *, noise=None, generator=None):
+        return x_t.clone()
+    def create_timestep_schedule(self, num_steps, schedule_type="uniform"):
+        return torch.arange(num_steps - 1, -1, -1)
+    def sample(self, shape, timesteps=None, eta=0.0, return_trajectory=False, *, x_T=None, generator=None):
+        x = torch.randn(shape, generator=generator) if x_T is None else x_T.clone()
+        return (x, torch.stack([x, x])) if return_trajectory else x""",
+    "SamplingOptimizer": """class SamplingOptimizer:
+    def __init__(self, ddim_sampler):
+        self.sampler = ddim_sampler
+    def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
+        return ddim_sampler.sample(shape, num_steps, eta, x_T=x_T, generator=generator)
+    def batch_sampling_with_memory_management(self, total, size, *, sample_shape=None, num_steps=50, eta=0.0, generator=None):
+        shape = self.sampler.model.sample_shape if sample_shape is None else sample_shape
+        return torch.randn((total, *shape), generator=generator)"""}
+
+
+@pytest.mark.slow
+def test_lab5_samplers_that_do_nothing_are_not_right_on_their_own_terms(lab5):
+    notebook = lab5_filled()
+    for cell in notebook.cells:
+        cell.source = NONSENSE.get(cell.id, cell.source)
+    result = lab5_grade(lab5, notebook)
+    on_samplers = [each for each in result.questions if each.id.startswith(("ddpm", "ddim", "optimizer"))]
+    assert {each.id: each.points for each in on_samplers if each.points} == {}

@@ -73,6 +73,7 @@ def test_a_mistake_loses_points_with_fresh_inputs(mistake):
         assert outcome.points < ASKED[mistake.question].points - 0.1
 
 
+@pytest.mark.slow
 def test_mistakes_lose_points_in_the_self_check_and_are_named(sheet):
     survivors, unnamed = [], []
     for mistake in MISTAKES:
@@ -85,6 +86,7 @@ def test_mistakes_lose_points_in_the_self_check_and_are_named(sheet):
     assert len(unnamed) <= 0.05 * len(MISTAKES), unnamed
 
 
+@pytest.mark.slow
 def test_the_sheet_holds_numbers_and_sentences_only(sheet):
     for question in sheet.values():
         for mistake in question.mistakes:
