@@ -163,7 +163,7 @@ def same_build(built: Path, again: Path, lab: str) -> None:
     for name, question in before.items():
         for i, part in enumerate(question.parts):
             answers = [(part.want, after[name].parts[i].want)]
-            answers += [(a.answers[i], b.answers[i]) for a, b in zip(question.mistakes, after[name].mistakes)]
+            # A mistake that draws noise of its own answers differently at every build; the right answers may not.
             for old, new in answers:
                 assert all(alike(look, {look.at: new[look.at]}, old[look.at], old[look.at]) for look in part.all_looks()
                            if old.get(look.at) is not None and new.get(look.at) is not None), f"{sheet}: {name} is stale"
