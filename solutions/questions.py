@@ -132,7 +132,8 @@ def _wrong_answers(part: Part, seen: Observation, again: Observation) -> dict[st
     return wrong
 
 
-def build_sheet(path: Path, questions: Sequence[Question], mistakes: Sequence[Mistake], reference: Mapping[str, object]) -> None:
+def build_sheet(path: Path, questions: Sequence[Question], mistakes: Sequence[Mistake],
+                reference: Mapping[str, object]) -> None:
     """Write the answer sheet of a lab's self-check."""
     write_sheet(path, [self_check(question, [m for m in mistakes if m.question == question.id], reference)
                        for question in questions if not question.manual])

@@ -220,6 +220,8 @@ class Part:
 
 def close(got, want, rtol: float = 1e-3, atol: float = 1e-4) -> str:
     """Elementwise in float64: |got - want| <= rtol |want| + atol max|want| (atol alone where all of want is 0); one shape, finite."""
+    # Right solutions in float32, tables and arithmetic, come to at most 0.02 of this tolerance in Lab 5 (4.4e-6 of the largest
+    # value, in a DDIM step), over six seeds: a margin of fifty. The formulas' smallest mistakes lie above it.
     if isinstance(got, str):
         return f"a tensor is expected, not {got}"
     if got.shape != want.shape:
