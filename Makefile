@@ -4,7 +4,7 @@ include labs/lab.mk
 .PHONY: help test bench build grade-demo
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
-	$(VENV) -m pytest $(ARGS)
+	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `make bench ARGS="--device cuda"` on a GPU.
 	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)

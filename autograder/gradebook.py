@@ -99,11 +99,14 @@ def opened(run: Run):
     """The run's gradebook; made first where there is none."""
     path = run.out / "gradebook.db"
     if not path.exists():
-        # Tables are made in several steps; a file that is half made must never be found here.
-        new = run.out / ".gradebook.db.new"
-        new.unlink(missing_ok=True)
-        Gradebook(f"sqlite:///{new}").close()
-        new.replace(path)
+        # Tables are made in several steps, so elsewhere: neither a half-made file nor its journal, which a killed run leaves and
+        # SQLite would play back, may ever be found here.
+        new = run.out / ".gradebook.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        Gradebook(f"sqlite:///{new / path.name}").close()
+        (new / path.name).replace(path)
+        new.rmdir()
     with Gradebook(db_url(run)) as gradebook, warnings.catch_warnings():
         # nbgrader's own code sets these off, with every submission that it adds.
         warnings.simplefilter("ignore", SAWarning)
