@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbgrader.nbgraderformat import MetadataValidator
@@ -164,6 +165,19 @@ def same_build(built: Path, again: Path, lab: str) -> None:
             for look in old.all_looks():
                 # A moment is stored already summarized, so the judge is asked directly.
                 assert not JUDGES[look.judge](new.want[look.at], old.want[look.at], **look.options), f"{sheet}: {name} is stale"
+        for mistake, other in zip(question.mistakes, after[name].mistakes):
+            for part, old, new in zip(question.parts, mistake.answers, other.answers):
+                assert old.keys() == new.keys(), f"{sheet}: the answers of {mistake.id} are stale"
+                for look in part.all_looks():
+                    # What a clock decides (None) may be found to differ, or not, at every build.
+                    if old.get(look.at) is not None and new.get(look.at) is not None:
+                        assert answers_alike(look, old[look.at], new[look.at]), f"{sheet}: the answers of {mistake.id} are stale"
+
+
+def answers_alike(look, old, new) -> bool:
+    if isinstance(old, str) or isinstance(new, str):
+        return str(old) == str(new)
+    return np.array_equal(old, new, equal_nan=True) or not JUDGES[look.judge](new, old, **look.options)
 
 
 def sentences(file) -> list[dict]:
