@@ -7,6 +7,7 @@ nbgrader's commands grade by the pipeline, and in no other way.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,9 @@ from .build import CLEAR, instructor_notebook, student_notebook
 from .classroom import Run, Student, checksum, load_run, parse_due, write_text
 from .course import Lab, Refusal
 from .results import HandInResult, write_atomically
+
+# nbgrader starts alembic by its bare name, which is only found where the environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])])
 
 CONFIG = """\
 # This folder is a course directory of nbgrader, filled by `autograder grade`.
