@@ -203,8 +203,9 @@ def analyzer_quality(rng):
     yield Part("eps_mse: the error of the predicted noise", 1, analysis, (Look("value.eps_mse"), Look("value.eps_mse.dtype", "same")))
     yield Part("x0_mse: the error of the clean image it implies", 1.5, analysis, (Look("value.x0_mse"), Look("value.x0_mse.dtype", "same")))
     yield Part("snr: A / (1 - A)", 1, analysis, (Look("value.snr"),), {"value.snr": A / (1 - A)})
-    yield Part("the timesteps, and a model asked in evaluation mode, without gradients", 0.5, analysis,
-               (Look("value.timesteps", "same"), NO_GRADIENTS, EVALUATION, INPUTS))
+    drawn = ask(sampler("TrainedModelAnalyzer", schedule), "analyze_noise_prediction_quality", tensor(normal(rng, N // 4, 1, 2, 2)), ks)
+    yield Part("the timesteps, noise drawn where none is given, a model asked in evaluation mode, without gradients", 0.5, [analysis, drawn],
+               (Look("value.0.timesteps", "same"), Look("value.1.eps_mse", "close", {"rtol": 0.15}), NO_GRADIENTS, EVALUATION, INPUTS))
 
 
 # ---------------------------------------------------------------------------------------------- part 2
@@ -452,7 +453,7 @@ def benchmark(rng):
     distances = [math.sqrt(np.mean((flat[i] - flat[j]) ** 2)) for i in range(5) for j in range(i)]
     yield Part("diversity: the mean root-mean-square distance over all pairs", 1.5, call("sample_diversity", tensor(x)), (VALUE, INPUTS),
                {"value": np.array(np.mean(distances))})
-    alike = call("sample_diversity", tensor(np.repeat(x[:1], 3, axis=0)))
+    alike = call("sample_diversity", tensor(np.repeat(x[:1], 2, axis=0)))
     yield Part("diversity of samples that are all alike is 0, and only theirs", 0.5,
                call("operator:truediv", alike, call("sample_diversity", tensor(x))),
                (Look("value", "close", {"atol": 1e-3}),), {"value": np.array(0.0)})
