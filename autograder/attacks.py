@@ -8,6 +8,7 @@ runs under the audit's small limits.
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from pathlib import Path
 
 SIGN = "canary-"
 """How every planted secret begins; an attack may look for that, and does not know how it goes on."""
+
+NOTE = "accomplice-note"
+"""What one attack leaves behind for another to find; it too may come out nowhere."""
 
 WITNESS = "witness-filled"
 """The folder of an honest hand-in, which attacks aim at."""
@@ -45,8 +49,6 @@ class Attack:
 
     def write(self, folder: Path, lab: str, unfilled: dict, names: tuple[str, ...], port: int) -> None:
         """Hand in below `folder`, which holds all hand-ins."""
-        import json
-
         notebook = copy.deepcopy(unfilled)
         path = folder / self.folder / lab / f"{lab}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)

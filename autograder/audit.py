@@ -20,11 +20,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -32,16 +30,15 @@ from rich.table import Table
 
 from diffusionlab.asking import Observation, Part, judge
 from diffusionlab.sheet import SheetQuestion, judge_question, look_at_all
-from solutions.questions import Mistake, Question, known_mistake, with_right_answers
+from solutions.questions import known_mistake, with_right_answers
 
-from . import wire
-from .attacks import ATTACKS, SIGN, WITNESS, Attack
+from .attacks import ATTACKS, NOTE, SIGN, WITNESS, Attack
 from .classroom import Run, write_text
 from .course import Lab
 from .grade import GRACE, grade
 from .handin_intake import lesson_cells
-from .pipeline import grade_one
-from .results import HandInResult, Limits, Task
+from .mutants import mutants
+from .results import HandInResult, Limits
 
 SEEDS = (20_101, 20_202)
 """Of the questions that mistakes and alternatives are asked: every one of these must catch a mistake, and pass an alternative."""
@@ -79,6 +76,8 @@ class Audit:
         attacks: those that were tried.
         broken: what attacks achieved, as sentences by the attack's id; empty if all is well.
         unharmed: how many honest hand-ins beside them got the marks that they get without them.
+        mutants, blind: how many changes of one operator or number were made to the reference, and those that no question noticed,
+            with the reason why that is well, "" where none is known.
     """
 
     mistakes: Sequence[Outcome]
@@ -86,6 +85,8 @@ class Audit:
     attacks: Sequence[Attack]
     broken: Mapping[str, Sequence[str]] = field(default_factory=dict)
     unharmed: int = 0
+    mutants: int = 0
+    blind: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def survivors(self) -> list[Outcome]:
@@ -102,7 +103,8 @@ class Audit:
     @property
     def good(self) -> bool:
         """Whether no figure falls short."""
-        return not (self.survivors or self.failed or self.broken) and len(self.unnamed) <= (1 - LEAST_NAMED) * len(self.mistakes)
+        unexplained = not all(self.blind.values())
+        return not (self.survivors or self.failed or self.broken or unexplained) and len(self.unnamed) <= (1 - LEAST_NAMED) * len(self.mistakes)
 
 
 def audit(lab: Lab, tell: Callable[[str], None] = print, attacks: Sequence[Attack] = tuple(ATTACKS)) -> Audit:
@@ -118,9 +120,12 @@ def audit(lab: Lab, tell: Callable[[str], None] = print, attacks: Sequence[Attac
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         asked = [pool.submit(judge_mistakes, lab, question.id) for question in questions]
         passed = [pool.submit(judge_alternatives, lab, question.id) for question in questions]
+        mutated = [pool.submit(judge_mutants, lab, target) for target in lab.reference()]
         found = Audit([each for future in asked for each in future.result()], [each for future in passed for each in future.result()],
                       attacks)
-    tell(f"{len(found.mistakes)} mistakes, {len({each.id for each in found.alternatives})} alternatives judged")
+        found.mutants = sum(future.result()[0] for future in mutated)
+        found.blind = {each: reason for future in mutated for each, reason in future.result()[1].items()}
+    tell(f"{len(found.mistakes)} mistakes, {len({each.id for each in found.alternatives})} alternatives, {found.mutants} mutants judged")
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
         found.broken, found.unharmed = try_attacks(lab, Path(folder), attacks, cores, tell)
     write_text(lab.root / "docs" / f"audit-{lab.name}.md", audit_page(lab, found))
@@ -158,6 +163,21 @@ def judge_alternatives(lab: Lab, id: str) -> list[Outcome]:
             outcomes.append(Outcome(alternative.style, id, min(lost), max(lost)))
             close_figures()
     return outcomes
+
+
+def judge_mutants(lab: Lab, target: str) -> tuple[int, dict[str, str]]:
+    """Ask each mutant of a class or function all questions about it: how many there are, and what survives with the reason why."""
+    questions = [each for each in lab.module("exam").QUESTIONS if not each.manual and target in each.targets]
+    # First those about one method alone: most mutants end there.
+    asked = [fresh_question(lab, each.id, SEEDS[0]) for each in sorted(questions, key=lambda each: (len(each.targets), len(each.needs)))]
+    reasons, made, blind = lab.module("mistakes").BLIND_SPOTS, 0, {}
+    for mutant in mutants(lab, target):
+        made += 1
+        code = {**lab.reference(), target: mutant.made}
+        if not any(each.points - judge_question(each, look_at_all(each.parts, code)).points > LEAST_LOSS for each in asked):
+            blind[f"{mutant.where}: {mutant.change}"] = reasons.get(f"{mutant.where}: {mutant.change}", "")
+        close_figures()
+    return made, blind
 
 
 @cache
@@ -208,7 +228,7 @@ def try_attacks(lab: Lab, folder: Path, attacks: Sequence[Attack], jobs: int, te
     roster = folder / "roster.csv"
     write_text(roster, f"student_id,last_name\n{WITNESS},{planted['gradebook']}\nwitness-unfilled,\n")
     write_text(folder / "secrets.json", json.dumps(planted))
-    options = dict(roster=roster, seed=SEEDS[0], jobs=jobs, limits=LIMITS, grade_one="autograder.audit:grade_watched")
+    options = dict(roster=roster, seed=SEEDS[0], jobs=jobs, limits=LIMITS, grade_one="autograder.watched:grade_watched")
     alone = grade(course, honest, folder / "alone", tell=lambda line: None, **options)
     with listener() as heard:
         for attack in attacks:
@@ -257,30 +277,10 @@ def achieved(run: Run, attack: Attack, planted: Mapping[str, str], alone: Run) -
     return found
 
 
-def grade_watched(task: Task) -> HandInResult:
-    """`grade_one`, with all that comes out of the sandbox searched for planted secrets."""
-    planted = {place: secret.encode() for place, secret in json.loads((task.out.parent / "secrets.json").read_text()).items()}
-    planted["note"] = b"accomplice-note"
-    read, tail = wire.Channel._read, bytearray()
-
-    def watched(channel, length):
-        content = read(channel, length)
-        tail.extend(content)
-        for secret in planted.values():
-            if secret in tail:
-                with (task.out / "leaks" / task.student).open("a") as file:
-                    file.write(secret.decode() + "\n")
-        del tail[:-100]
-        return content
-
-    (task.out / "leaks").mkdir(exist_ok=True)
-    with patch.object(wire.Channel, "_read", watched):
-        return grade_one(task)
-
-
 def planted_course(lab: Lab, folder: Path) -> tuple[Lab, dict[str, str]]:
     """A copy of the course with secrets in its hidden files, and the secrets by where they are."""
     planted = {place: SIGN + secrets.token_hex(12) for place in ("reference", "questions", "gradebook", "hand-in")}
+    planted["accomplice"] = NOTE
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("labs", "solutions"):
         shutil.copytree(lab.root / name, folder / name, ignore=ignored)
@@ -314,7 +314,7 @@ class listener:
     def hear(self, each) -> None:
         while not self.over.is_set():
             try:
-                self.messages.append(b"a connection" if each.accept() else b"") if each is self.sockets[0] else self.messages.append(each.recv(100))
+                self.messages.append(repr(each.accept()[1]).encode() if each is self.sockets[0] else each.recv(100))
             except TimeoutError:
                 pass
 
@@ -345,6 +345,8 @@ def figures(found: Audit) -> list[tuple[str, str, str]]:
     return [("mistakes caught", f"{mistakes - len(found.survivors)} of {mistakes}", "all"),
             ("mistakes named in the feedback", f"{mistakes - len(found.unnamed)} of {mistakes}", f"at least {LEAST_NAMED:.0%}"),
             ("right alternatives that lose no point", f"{len(styles - {each.id for each in found.failed})} of {len(styles)}", "all"),
+            ("mutants of the reference caught, or known to be harmless",
+             f"{found.mutants - len([each for each in found.blind.values() if not each])} of {found.mutants}", "all"),
             ("attacks that gain, read, harm or outlast nothing", f"{len(found.attacks) - len(found.broken)} of {len(found.attacks)}", "all"),
             ("honest hand-ins beside them with unchanged marks", f"{found.unharmed} of 2", "all")]
 
@@ -366,6 +368,7 @@ def shortcomings(found: Audit) -> Iterator[str]:
     """A line for all that fell short, and for each mistake that goes without its name."""
     yield from (f"not caught: {each.id} ({each.question}, {each.least:.2g} points)" for each in found.survivors)
     yield from (f"loses {each.most:.2g} points on {each.question}: {each.id}" for each in found.failed)
+    yield from (f"a mutant that no question notices: {each}" for each, reason in found.blind.items() if not reason)
     yield from (f"{id}: {sentence}" for id, sentences in found.broken.items() for sentence in sentences)
     yield from (f"caught, but not called by its name: {each.id} ({each.question})" for each in found.unnamed)
 
@@ -397,7 +400,7 @@ Written by `autograder audit {lab.name}` on {datetime.date.today()}, for version
 {markdown(("tried", "result", "must be"), figures(found))}
 
 A mistake is a small variant of one reference method. It is caught when it loses more than {LEAST_LOSS} points on its question, at each of
-{len(SEEDS)} seeds. An alternative is a right solution in another style; it may not lose anything, at any of them. An attack is a hand-in
+{len(SEEDS)} seeds. A mutant is the reference with one operator, comparison or number changed. An alternative is a right solution in another style; it may not lose anything, at any of them. An attack is a hand-in
 without a solution, graded in the sandbox beside honest ones; planted secrets are searched for in every byte that leaves the sandbox and in
 all that is written for students.
 
@@ -408,6 +411,10 @@ all that is written for students.
 ## What fell short, and mistakes that the feedback does not call by their name
 
 {listed}
+
+## Mutants that no question notices, and why that is well
+
+{chr(10).join(f"- `{each}`: {reason or '**not known**'}" for each, reason in found.blind.items()) or "None."}
 
 ## Attacks
 
