@@ -346,15 +346,15 @@ except ImportError:
     pass
 def evaluate(expression, targets, made):
     value = known.get(repr(shape(expression)), 0)
-    if isinstance(value, str) or value == 0 or isinstance(value, dict):
-        if isinstance(value, dict):
-            rows = {}
-            for key, each in value.items():
-                first, _, rest = key.partition(".")
-                rows.setdefault(first, {})[rest or "value"] = each
-            return [rows[key] for key in sorted(rows)]
+    if isinstance(value, dict):
+        rows = {}
+        for key, each in value.items():
+            first, _, rest = key.partition(".")
+            rows.setdefault(first, {})[rest or "value"] = each
+        return [rows[key] for key in sorted(rows)]
+    if isinstance(value, (str, int)):
         return value
-    if len(value) == 3 and value.dtype == "float64" and value[2] > 10:
+    if value.shape == (3,) and value.dtype == "float64" and value[2] > 10:
         made = torch.randn(int(value[2]), 1)
         return (made - made.mean()) / made.std() * value[1] + value[0]
     return torch.from_numpy(value) if value.ndim or value.dtype != "int64" else int(value)

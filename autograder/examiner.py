@@ -440,23 +440,24 @@ class Exam:
         """
         told, own = list(told), False
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
-            # In a candidate that has not seen the question: a method that knows what was answered could agree with anything.
-            self.session.close()
+            # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
+            doubtful = [i for i in range(len(parts)) if told[i] and network_calls(seen[i]) >= network_calls(usual[i])]
+            if doubtful:
+                # A candidate that has not seen the question: a method that knows what was answered could agree with anything.
+                self.session.close()
             agreed: dict[int, Part] = {}
-            for i, part in enumerate(parts):
-                # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
-                if not told[i] or network_calls(seen[i]) < network_calls(usual[i]):
-                    continue
-                answer = self._own_answer(part.expression, question, rests_on, by_needs)
+            for i in doubtful:
+                answer = self._own_answer(parts[i].expression, question, rests_on, by_needs)
                 if answer is None:
                     return told, own
-                values = {at: summarize(look.judge, answer[at]) for look in value_looks(part) if (at := look.at) in answer}
-                terms = replace(part, want={**part.want, **values})
+                values = {at: summarize(look.judge, answer[at]) for look in value_looks(parts[i]) if (at := look.at) in answer}
+                terms = replace(parts[i], want={**parts[i].want, **values})
                 if values and not tell(terms, seen[i], usual[i]):
                     agreed[i] = terms
-            self.session.close()
-            for i in agreed:
-                if not network_calls(usual[i]) or not self._hollow(parts[i], agreed[i], question, rests_on, by_needs):
+            if any(network_calls(usual[i]) for i in agreed):
+                self.session.close()
+            for i, terms in agreed.items():
+                if not network_calls(usual[i]) or not self._hollow(parts[i], terms, question, rests_on, by_needs):
                     told[i], own = "", True
         return told, own
 

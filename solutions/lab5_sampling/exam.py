@@ -234,10 +234,11 @@ def ddpm_posterior_variance(rng):
     yield Part("a small timestep, where it is well below beta_t", 2, ask(linear_ddpm, "compute_posterior_variance", t),
                (EXACT, DTYPE))
     yield Part("another schedule", 1.5, ask(short_ddpm, "compute_posterior_variance", int(rng.integers(3, 11))), (EXACT, DTYPE))
-    # As a share of the next one: 0 at every t is no answer.
+    # As a share of the next one, which is a variance and no timestep: neither 0 nor t is an answer.
     first, second = (ask(linear_ddpm, "compute_posterior_variance", each) for each in (0, 1))
-    yield Part("0 at t = 0, and only there", 1.5, call("operator:truediv", first, second),
-               (Look("value", "close", {"atol": 0, "rtol": 0}), DTYPE), {"value": np.array(0.0)})
+    yield Part("0 at t = 0, and only there", 1.5, [call("operator:truediv", first, second), call("operator:lt", second, 1.0)],
+               (Look("value.0", "close", {"atol": 0, "rtol": 0}), Look("value.0.dtype", "same"), Look("value.1", "same")),
+               {"value.0": np.array(0.0), "value.1": np.array(True)})
     ts = np.array([0, *rng.permutation(11)[:4] + 1])
     yield Part("one value for each timestep of a LongTensor", 2,
                ask(short_ddpm, "compute_posterior_variance", tensor(ts)), (EXACT, DTYPE, INPUTS))
