@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 include labs/lab.mk
 
-.PHONY: help test bench bench-quality bench-grading build grade-demo
+.PHONY: help test bench bench-quality bench-grading build grade-demo audit
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
 	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -22,6 +22,9 @@ grade-demo: .venv/lab.stamp  ## Grade a sample class and print where its report 
 	$(VENV) -m autograder.demo $(LAB) --out build/demo
 	$(VENV) -m autograder grade $(LAB) --submitted build/demo/submitted --out build/demo/graded --roster build/demo/roster.csv \
 		--due 2026-05-30 $(ARGS)
+
+audit: .venv/lab.stamp  ## Prove the grader: mistakes caught, alternatives passed, attacks worth nothing; takes minutes.
+	$(VENV) -m autograder audit $(LAB)
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' labs/lab.mk Makefile
