@@ -1,0 +1,1 @@
+def speed_quality(): pass
