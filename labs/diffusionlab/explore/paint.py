@@ -21,7 +21,7 @@ from ..plots import COLORS
 
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK = COLORS
 GREY = "#8c8c8c"
-_DPI = 200  # twice what most screens have
+_DPI = 160  # a panel's drawing is shown at about a hundred
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,45 @@ def chart(figure: Figure, alt: str, caption: str = "") -> Picture:
     return Picture(buffer.getvalue(), alt, caption, drawn=True)
 
 
+class Drawing:
+    """A figure that is drawn once, and then drawn into again and again, quickly enough for a slider.
+
+    Args:
+        figure: its axes are numbered in the order of their making.
+        caption: the line above it.
+    """
+
+    def __init__(self, figure: Figure, caption: str = ""):
+        self.caption, buffer = caption, BytesIO()
+        figure.savefig(buffer, format="png", transparent=True)
+        self._blank = Image.open(buffer).convert("RGBA")
+        self._transforms = [ax.transData for ax in figure.axes]
+        self.image = self._blank.copy()
+
+    def clear(self) -> None:
+        """Back to the figure as it was drawn."""
+        self.image = self._blank.copy()
+
+    def layer(self) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+        """A transparent layer and a pen for it, to be put on the image by `image.alpha_composite(layer)`."""
+        layer = Image.new("RGBA", self.image.size)
+        return layer, ImageDraw.Draw(layer)
+
+    def place(self, ax: int, points: np.ndarray) -> np.ndarray:
+        """The pixels [..., 2] of points [..., 2] on an axis."""
+        points = np.asarray(points, dtype=float)
+        pixels = self._transforms[ax].transform(points.reshape(-1, 2)).reshape(points.shape)
+        return np.stack([pixels[..., 0], self.image.height - pixels[..., 1]], axis=-1)
+
+    def mark(self, ax: int, x: float, low: float, high: float) -> None:
+        """A line at x, from low to high."""
+        ImageDraw.Draw(self.image).line([tuple(each) for each in self.place(ax, [(x, low), (x, high)])], (0, 0, 0, 255), width=3)
+
+    def picture(self, alt: str, columns: Sequence[str] = ()) -> Picture:
+        """What it shows now."""
+        return Picture(_png(self.image), alt, self.caption, tuple(columns), drawn=True)
+
+
 def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> bytes:
     """All pictures of a panel on one sheet of white paper, two in a row, as PNG; a wide one has a row of its own."""
     margin = 24
@@ -143,5 +182,5 @@ def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 def _png(image: Image.Image) -> bytes:
     buffer = BytesIO()
-    image.save(buffer, "png")
+    image.save(buffer, "png", compress_level=3)  # half the time of the usual level, and hardly larger
     return buffer.getvalue()

@@ -72,17 +72,18 @@ class Panel:
         self._lock = threading.RLock()
         self.views = [view for row in views for view, _ in row]
         self.numbers: dict[str, str] = {}
-        self._notes: dict[Hashable, str] = {}
         self._table, self._message, self._status = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.stop_button = widgets.Button(description="Stop", icon="stop", tooltip="Stop the work that runs", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
-        rows = [_box(row, "dl-row") for row in views]
+        rows = [box(row, "dl-row") for row in views]
         for (view, share) in (each for row in views for each in row):
             view.layout.flex = f"{share} 1 {round(230 * share)}px"
-        side = _box([*controls, self._table], "dl-side")
-        stage = _box([self._message, *rows, _box([self._status, self.stop_button], "dl-status")], "dl-stage")
+        self._table.add_class("dl-table")
+        self._message.layout.display = "none"
+        self.side = box([*controls, box([self._status, self.stop_button], "dl-status"), self._table], "dl-side")
+        stage = box([self._message, *rows], "dl-stage")
         head = widgets.HTML(f"<style>{STYLE}</style><div class='dl-title'>{html.escape(title)}</div>")
-        self.widget = _box([head, _box([side, stage], "dl-body")], "dl-explorer")
+        self.widget = box([head, box([self.side, stage], "dl-body")], "dl-explorer")
         for control in controls:
             if control.has_trait("value") and not isinstance(control, widgets.HTML):
                 control.observe(self.refresh, "value")
@@ -102,7 +103,7 @@ class Panel:
                 for view in self.views:
                     view.add_class("dl-old")
                 self._busy(True)
-                self.worker.submit(lambda run: self._make(run, missing), run)
+                self.worker.submit(lambda run: self._work_through(run, missing), run)
             else:
                 self.worker.stop()
                 self._done("shown again; made before")
@@ -144,8 +145,7 @@ class Panel:
 
     def _show_known(self) -> list[Stage]:
         """Show what is in memory; returns the stages that are not."""
-        self._notes.clear()
-        self._message.value = ""
+        self.trouble("")
         stages, missing = self.stages(), []
         for stage in stages:
             result = self.memory.get(stage.key)
@@ -157,7 +157,7 @@ class Panel:
             self._done("")
         return missing
 
-    def _make(self, run: Run, stages: Sequence[Stage]) -> None:
+    def _work_through(self, run: Run, stages: Sequence[Stage]) -> None:
         for stage in stages:
             self._working_on = stage.name
             trouble = None
@@ -181,18 +181,18 @@ class Panel:
     def trouble(self, sentence: str) -> None:
         """Say what is missing or what went wrong, above the pictures. The sentence is HTML."""
         self._message.value = f'<div class="dl-message" role="alert">{sentence}</div>'
+        self._message.layout.display = "block" if sentence else "none"
 
     def show_numbers(self, numbers: dict[str, str]) -> None:
         """Put these beside the controls, name by name; numbers under other names stay."""
         self.numbers |= numbers
-        rows = "".join(f'<div><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>'
+        rows = "".join(f'<div><span>{html.escape(name)}</span><b>{html.escape(value)}</b></div>'
                        for name, value in self.numbers.items() if value)
-        self._table.value = f'<dl class="dl-numbers">{rows}</dl>'
+        self._table.value = f'<div class="dl-numbers">{rows}</div>'
 
     def _progress(self, done: int, total: int) -> None:
-        share = f"{done} of {total}"
         self._status.value = (f'<div class="dl-progress"><progress max="{total}" value="{done}" aria-label="progress"></progress>'
-                              f"<span>{html.escape(self._working_on)}: {share} network calls</span></div>")
+                              f"{html.escape(self._working_on)}: {done} of {total} network calls</div>")
 
     def _busy(self, busy: bool) -> None:
         self.stop_button.disabled = not busy
@@ -251,7 +251,8 @@ def _control(widget):
     return widget
 
 
-def _box(children, name: str) -> widgets.Box:
+def box(children, name: str) -> widgets.Box:
+    """Widgets in a box with a name for the style sheet."""
     box = widgets.Box([child[0] if isinstance(child, tuple) else child for child in children])
     box.add_class(name)
     return box

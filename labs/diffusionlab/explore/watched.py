@@ -23,18 +23,20 @@ class Watched(nn.Module):
         run: checked before each call; told of progress.
         total: calls to come, for the progress.
         glimpse: called as `glimpse(x_t)` now and then, when the work takes long.
+        done: calls that were made before.
     """
 
-    def __init__(self, model: NoiseModel, run: Run, total: int, glimpse: Callable[[Tensor], None] = lambda x: None):
+    def __init__(self, model: NoiseModel, run: Run, total: int,
+                 glimpse: Callable[[Tensor], None] = lambda x: None, done: int = 0):
         super().__init__()
-        self.model, self.run, self.total, self.glimpse = model, run, total, glimpse
+        self.model, self.run, self.total, self.glimpse, self.done = model, run, total, glimpse, done
         self.sample_shape, self.num_timesteps, self.device = model.sample_shape, model.num_timesteps, model.device
         self.calls: list[tuple[int, Tensor, Tensor]] = []  # t, and x_t and eps of the first sample
         self.glimpsed = time.monotonic() + 0.5  # work that is done in a second shows its result only
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The model's prediction for x [B, ...] at t [B]."""
-        self.run.advance(len(self.calls), self.total)
+        self.run.advance(self.done + len(self.calls), self.total)
         if (now := time.monotonic()) - self.glimpsed > 0.5:
             self.glimpsed = now
             self.glimpse(x)
