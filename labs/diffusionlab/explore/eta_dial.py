@@ -84,7 +84,7 @@ class EtaDial(Panel):
     # --- the samples ------------------------------------------------------------------------------------------------
 
     def _make_samples(self, run, model, name, value, count, kind, seed) -> dict:
-        watched = Watched(model, run, count, self._glimpse)
+        watched = Watched(model, run, count, lambda x: self.glimpse(run, self.samples, square(x, "on the way")))
         sampler = self.ddim(watched, self.schedule)
         timesteps = sampler.create_timestep_schedule(count, kind).tolist()
         shape, generator = (_GRID, *model.sample_shape), torch.Generator().manual_seed(seed)
@@ -102,7 +102,8 @@ class EtaDial(Panel):
         return self._result(sampler, watched, x, seconds, f"η = {value:g}, {count} steps") | {"curves": picture} | excess
 
     def _make_ddpm(self, run, model, seed) -> dict:
-        watched = Watched(model, run, self.schedule.num_timesteps, self._glimpse)
+        watched = Watched(model, run, self.schedule.num_timesteps,
+                          lambda x: self.glimpse(run, self.samples, square(x, "on the way")))
         generator, start = torch.Generator().manual_seed(seed), time.perf_counter()
         x = self.ddpm(watched, self.schedule).sample((_GRID, *model.sample_shape), generator=generator)
         seconds = time.perf_counter() - start
@@ -131,9 +132,6 @@ class EtaDial(Panel):
                            "seconds": f"{result['seconds']:.2f}",
                            "ms a call": f"{1000 * result['seconds'] / max(result['calls'], 1):.1f}",
                            "noise, of what belongs": result.get("excess", "")})
-
-    def _glimpse(self, x: Tensor) -> None:
-        self.samples.show(square(x, "on the way"))
 
     # --- the sweep --------------------------------------------------------------------------------------------------
 

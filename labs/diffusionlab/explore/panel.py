@@ -82,8 +82,7 @@ class Panel:
         self._message.layout.display = "none"
         self.side = box([*controls, box([self._status, self.stop_button], "dl-status"), self._table], "dl-side")
         stage = box([self._message, *rows], "dl-stage")
-        head = widgets.HTML(f"<style>{STYLE}</style><div class='dl-title'>{html.escape(title)}</div>")
-        self.widget = box([head, box([self.side, stage], "dl-body")], "dl-explorer")
+        self.widget = box([head(title), box([self.side, stage], "dl-body")], "dl-explorer")
         for control in controls:
             if control.has_trait("value") and not isinstance(control, widgets.HTML):
                 control.observe(self.refresh, "value")
@@ -98,11 +97,11 @@ class Panel:
         """Show what the controls ask for: what was made before at once, the rest from the worker."""
         with self._lock:
             missing = self._show_known()
-            run = Run(self._progress)
             if missing:
                 for view in self.views:
                     view.add_class("dl-old")
                 self._busy(True)
+                run = Run(lambda done, total: self._progress(run, done, total))
                 self.worker.submit(lambda run: self._work_through(run, missing), run)
             else:
                 self.worker.stop()
@@ -126,20 +125,15 @@ class Panel:
     def _ipython_display_(self) -> None:
         if validating():  # nbgrader's Validate asks about the checks alone
             return
-        display({"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0,
-                                                              "model_id": self.widget.model_id},
-                 "text/plain": f"[{self.title}: run the cell to move its controls]"}, raw=True)
+        show_live(self.widget, self.title)
         self.refresh()
         try:
             self.wait()
         except KeyboardInterrupt:  # the panel stays, and so does what is asked for in the next cells
             self.stop()
             raise
-        if any(view.picture for view in self.views):
-            # The panel's style sheet hides it as long as the panel itself is there.
-            alt = f"{self.title}. " + " ".join(view.picture.alt for view in self.views if view.picture)
-            display({"image/png": b64encode(self.still()).decode(), "text/plain": f"[picture: {alt}]"}, raw=True,
-                    metadata={"image/png": {"alt": alt}})
+        if pictures := [view.picture for view in self.views if view.picture]:
+            show_still(self.still(), f"{self.title}. " + " ".join(picture.alt for picture in pictures))
 
     # --- making and showing -----------------------------------------------------------------------------------------
 
@@ -180,7 +174,7 @@ class Panel:
 
     def trouble(self, sentence: str) -> None:
         """Say what is missing or what went wrong, above the pictures. The sentence is HTML."""
-        self._message.value = f'<div class="dl-message" role="alert">{sentence}</div>'
+        self._message.value = f'<div class="dl-message" role="alert">{sentence}</div>' if sentence else ""
         self._message.layout.display = "block" if sentence else "none"
 
     def show_numbers(self, numbers: dict[str, str]) -> None:
@@ -190,9 +184,17 @@ class Panel:
                        for name, value in self.numbers.items() if value)
         self._table.value = f'<div class="dl-numbers">{rows}</div>'
 
-    def _progress(self, done: int, total: int) -> None:
-        self._status.value = (f'<div class="dl-progress"><progress max="{total}" value="{done}" aria-label="progress"></progress>'
-                              f"{html.escape(self._working_on)}: {done} of {total} network calls</div>")
+    def glimpse(self, run: Run, view: View, picture: Picture) -> None:
+        """Show how far long work is, unless it is out of date by now."""
+        with self._lock:
+            run.check()
+            view.show(picture)
+
+    def _progress(self, run: Run, done: int, total: int) -> None:
+        with self._lock:
+            run.check()
+            self._status.value = (f'<div class="dl-progress"><progress max="{total}" value="{done}" aria-label="progress"></progress>'
+                                  f"{html.escape(self._working_on)}: {done} of {total} network calls</div>")
 
     def _busy(self, busy: bool) -> None:
         self.stop_button.disabled = not busy
@@ -205,6 +207,25 @@ class Panel:
 
     def _say(self, words: str) -> None:
         self._status.value = f'<div class="dl-progress"><span role="status">{html.escape(words)}</span></div>'
+
+
+# --- on the page ----------------------------------------------------------------------------------------------------
+
+def head(title: str) -> widgets.HTML:
+    """A panel's heading, which brings the style sheet."""
+    return widgets.HTML(f"<style>{STYLE}</style><div class='dl-title'>{html.escape(title)}</div>")
+
+
+def show_live(widget: widgets.Widget, title: str) -> None:
+    """Display a widget; a page without a kernel shows its title in words."""
+    display({"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": widget.model_id},
+             "text/plain": f"[{title}: run the cell to move its controls]"}, raw=True)
+
+
+def show_still(png: bytes, alt: str) -> None:
+    """Display the still that stands in for the panel displayed just before; the panel's style sheet hides it while it lives."""
+    display({"image/png": b64encode(png).decode(), "text/plain": f"[picture: {alt}]"}, raw=True,
+            metadata={"image/png": {"alt": alt}})
 
 
 # --- words ----------------------------------------------------------------------------------------------------------

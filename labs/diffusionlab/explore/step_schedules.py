@@ -79,8 +79,7 @@ class StepSchedules(Panel):
         for band in self.bands:
             band.layout.height = "130px"
             band.observe(self.refresh, "value")
-        T_1 = f"all {T}"
-        self._rows = [*KINDS, OWN, T_1]
+        self._rows = [*KINDS, OWN, f"all {T}"]
         figure, ((ax,),) = axes(7.2, 1.9)
         ax.set(xlim=(T * 1.02, -0.03 * T), ylim=(len(KINDS) + 0.6, -0.6), yticks=range(len(KINDS) + 1), yticklabels=[*KINDS, OWN])
         ax.set_xlabel("timestep t, from noise (left) to data (right)", fontsize=8)
@@ -157,12 +156,13 @@ class StepSchedules(Panel):
         rows = [self.memory.get(key) for key in keys]
         picture = sheet([list(each) for each in rows], f"{_SAMPLES} samples from each schedule, all from the same starting noise.",
                         "The same starts on each schedule, η = 0", rows=self._rows[:len(rows)])
-        numbers = {f"off by, {name}": "after your first move" for name in self._rows[:-1]}
+        numbers = {f"RMS distance from {self._rows[-1]}": "once you move a control"}
         if len(rows) == len(self._rows):
-            numbers = {f"off by, {name}": f"{float((x - rows[-1]).square().mean().sqrt()):.4f}"
+            numbers = {f"RMS from {self._rows[-1]}, {name}": f"{float((x - rows[-1]).square().mean().sqrt()):.4f}"
                        for name, x in zip(self._rows, rows[:-1])}
         return {"picture": picture, "numbers": numbers}
 
     def _show(self, result: dict) -> None:
         self.samples.show(result["picture"])
+        self.numbers.clear()
         self.show_numbers(result["numbers"])
