@@ -15,7 +15,7 @@ from ..pretrained import load_pretrained
 from ..runtime import standard_normal
 from ..schedule import NoiseSchedule
 from .paint import BLACK, BLUE, GREY, VERMILION, Picture, axes, chart, curve, sheet
-from .panel import Panel, Stage, View, menu, slider, tick, whole
+from .panel import Panel, Stage, View, digit_menu, menu, slider, tick, whole
 from .watched import Ones, Watched
 from .work import Run
 
@@ -53,9 +53,7 @@ class EtaDial(Panel):
         self.steps = slider("steps", min(20, T), 1, min(100, T), 1, "number of timesteps visited")
         self.all_steps = tick(f"all {T} steps", "visit every timestep; takes a while")
         self.kind = menu("spacing", ["uniform", "trailing", "quadratic"], "uniform", "how the timesteps are spread")
-        labelled = hasattr(model, "condition")
-        self.digit = menu("digit", [("any", -1), *((str(i), i) for i in range(getattr(model, "num_classes", 0)))],
-                          7 if labelled else -1, "which digit to ask for")
+        self.digit = digit_menu(model, 7)
         self.guidance = slider("guidance", 1.0, 0.0, 5.0, 0.5, "1 is plain conditioning; more pushes harder towards the digit")
         self.seed = whole("seed", 1, 0, 9999, "another seed, another starting noise")
         self.samples, self.sweep, self.strip, self.curves = View(), View(), View(), View()

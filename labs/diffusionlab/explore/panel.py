@@ -266,6 +266,13 @@ def whole(name: str, value: int, low: int, high: int, hint: str) -> widgets.Boun
     return _control(widgets.BoundedIntText(value=value, min=low, max=high, description=name, tooltip=hint))
 
 
+def digit_menu(model, digit: int) -> widgets.Dropdown:
+    """Which class to ask a model for, -1 for any; `digit` at first where there is one."""
+    count = model.num_classes if hasattr(model, "condition") else 0
+    options = [("any", -1), *((str(i), i) for i in range(count))]
+    return menu("digit", options, min(digit, count - 1) if count else -1, "which digit to ask for")
+
+
 def _control(widget):
     widget.style.description_width = "6.2em"
     widget.layout.width = "auto"

@@ -13,7 +13,7 @@ from ..pretrained import load_pretrained
 from ..runtime import standard_normal
 from ..schedule import NoiseSchedule
 from .paint import BLUE, GREEN, PURPLE, VERMILION, Drawing, axes, sheet
-from .panel import Panel, Stage, View, box, menu, slider, whole
+from .panel import Panel, Stage, View, box, digit_menu, slider, whole
 from .watched import Watched
 from .work import Run
 
@@ -49,6 +49,7 @@ def own_schedule(density: Sequence[float], num_steps: int, num_timesteps: int) -
     # A band of weight 0 has no width here, so that no step falls inside it.
     edges = np.linspace(num_timesteps - 1, 0, len(share))
     wanted = np.interp(np.linspace(0, share[-1], num_steps), share, edges).round().astype(int)
+    wanted[-1], wanted[0] = 0, num_timesteps - 1
     # Neighbours that rounded to one number are moved down, and what would fall below 0 is moved up again.
     for i in range(1, num_steps):
         wanted[i] = min(wanted[i], wanted[i - 1] - 1)
@@ -62,9 +63,7 @@ class StepSchedules(Panel):
         self.ddim, self.model, self.schedule = ddim, model, schedule
         T = schedule.num_timesteps
         self.steps = slider("steps", min(8, T), 2, min(50, T), 1, "how many timesteps each schedule may visit")
-        labelled = hasattr(model, "condition")
-        self.digit = menu("digit", [("any", -1), *((str(i), i) for i in range(getattr(model, "num_classes", 0)))],
-                          3 if labelled else -1, "which digit to ask for")
+        self.digit = digit_menu(model, 3)
         self.seed = whole("seed", 1, 0, 9999, "another seed, other starting noise")
         edges = np.linspace(T, 0, _BANDS + 1).astype(int)
         self.bands = [widgets.IntSlider(value=value, min=0, max=9, orientation="vertical", readout=False, description=f"{low}+",
@@ -107,9 +106,9 @@ class StepSchedules(Panel):
         keys = [*made.values(), everything] if everything in self.memory else [*made.values()]
         stages += [Stage(("picture", *keys), lambda run: self._picture(keys), self._show, "picture")]
         if self._touched and everything not in self.memory:
-            keys = [*made.values(), everything]
+            more = [*keys, everything]
             stages += [Stage(everything, lambda run: self._everything(run, *asked), lambda result: None, self._rows[-1]),
-                       Stage(("picture", *keys), lambda run: self._picture(keys), self._show, "picture")]
+                       Stage(("picture", *more), lambda run: self._picture(more), self._show, "picture")]
         return stages
 
     def _where(self, kind: str, steps: int, bands) -> list[int]:
