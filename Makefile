@@ -1,13 +1,16 @@
 .DEFAULT_GOAL := help
 include labs/lab.mk
 
-.PHONY: help test bench build grade-demo
+.PHONY: help test bench bench-panel build grade-demo
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
 	$(VENV) -m pytest $(ARGS)
 
 bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `make bench ARGS="--device cuda"` on a GPU.
 	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)
+
+bench-panel: .venv/test.stamp  ## Time how soon an explorer answers to a move, and a sweep as one batch against five runs.
+	$(VENV) -m solutions.lab5_sampling.bench_panel $(ARGS)
 
 build: .venv/lab.stamp  ## Build the notebooks and answer sheets from their sources.
 	$(VENV) -m autograder build $(ARGS)

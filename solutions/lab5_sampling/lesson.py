@@ -996,7 +996,7 @@ def _():
 
 # %% [markdown]
 # **And the samples behind the numbers.** Your 200 samples at each setting, with the time that they took. Point at a point, click
-# it, or go there with Tab and the arrow keys.
+# it, or go there with the Tab key.
 
 # %% tags=["demonstration"]
 @plots.when_written

@@ -19,7 +19,7 @@ _KEYS = ("name", "steps", "nfe", "seconds", "distance", "samples")
 
 def speed_quality(points: Sequence[Mapping], *, floor: tuple[float, float] | None = None, title: str = "Speed against quality",
                   xlabel: str = "seconds", ylabel: str = "Fréchet distance") -> SpeedQuality:
-    """A chart of measured points; point at one, click it or go there with the arrow keys, and its samples show.
+    """A chart of measured points; point at one, click it or go there with the Tab key, and its samples show.
 
     It needs no kernel: everything is on the page.
 
@@ -58,17 +58,19 @@ class SpeedQuality:
 
     def to_html(self) -> str:
         """The chart with a button over each point, and the samples of the one that is chosen."""
-        name, width, height = f"dl-point-{next(_ids)}", *self.drawing.image.size
-        buttons, rules = "", ""
+        # One is shown at a time: the one pointed at, or else the one in focus, or else the first. Style rules alone do it.
+        name, (width, height) = f"dl-points-{next(_ids)}", self.drawing.image.size
+        buttons, rules = "", f".{name}:not(:has(button:hover, button:focus)) .dl-behind > :nth-child(1)"
         for k, point in enumerate(self.points, 1):
             x, y = self.drawing.place(0, [(point["seconds"], point["distance"])])[0]
-            buttons += (f'<input type="radio" name="{name}" aria-label="{html.escape(self.words(point))}" '
-                        f'title="{html.escape(self.words(point))}" style="left:{100 * x / width:.2f}%;top:{100 * y / height:.2f}%"'
-                        f'{" checked" if k == 1 else ""}>')
-            rules += (f".dl-pick:has(input:nth-of-type({k}):checked) .dl-behind > :nth-child({k}), .dl-pick.dl-pick.dl-pick:has("
-                      f"input:hover:nth-of-type({k})) .dl-behind > .dl-figure.dl-figure:nth-child({k}) {{ display: grid; }}\n")
-        return (f'<style>{rules}</style><div class="dl-pick" data-lm-suppress-shortcuts="true">'
-                f'<div class="dl-points" role="radiogroup" aria-label="{html.escape(self.title)}">'
+            words = html.escape(self.words(point))
+            buttons += (f'<button type="button" aria-label="{words}" title="{words}" '
+                        f'style="left:{100 * x / width:.2f}%;top:{100 * y / height:.2f}%"></button>')
+            behind = f".dl-behind > :nth-child({k})"
+            rules += (f",\n.{name}:has(button:hover:nth-of-type({k})) {behind}"
+                      f",\n.{name}:has(button:focus:nth-of-type({k})):not(:has(button:hover)) {behind}")
+        return (f'<style>{rules} {{ display: grid; }}</style><div class="dl-pick {name}">'
+                f'<div class="dl-points" role="group" aria-label="{html.escape(self.title)}">'
                 f'{self.chart.to_html()}<div class="dl-buttons" style="aspect-ratio:{width}/{height}">{buttons}</div></div>'
                 f'<div class="dl-behind">{"".join(each.to_html() for each in self.samples)}</div></div>')
 
@@ -106,7 +108,7 @@ class SpeedQuality:
         ax.minorticks_off()
         ax.grid(alpha=0.25)
         ax.legend(fontsize=9, frameon=False)
-        return Drawing(figure, "Each point is a run, labelled with its steps: point at it, click it, or use the arrow keys")
+        return Drawing(figure, "Each point is a run, labelled with its steps: point at it, click it, or use the Tab key")
 
     def _sheet(self, point: Mapping) -> Picture:
         x = point["samples"][:16]

@@ -49,13 +49,12 @@ STYLE = """\
 .dl-pick { display: flex; flex-wrap: wrap; gap: 14px 26px; align-items: flex-start; }
 .dl-points { position: relative; flex: 2 1 400px; min-width: 0; }
 .dl-buttons { position: absolute; left: 0; right: 0; bottom: 0; pointer-events: none; }
-.dl-buttons input { appearance: none; position: absolute; width: 26px; height: 26px; margin: -13px 0 0 -13px; border-radius: 50%;
-  border: 2px solid transparent; cursor: pointer; pointer-events: auto; }
-.dl-buttons input:hover { border-color: var(--jp-border-color0, #888); }
-.dl-buttons input:checked { border-color: currentcolor; }
+.dl-buttons button { position: absolute; width: 26px; height: 26px; margin: -13px 0 0 -13px; padding: 0; border-radius: 50%;
+  background: none; border: 2px solid transparent; cursor: pointer; pointer-events: auto; }
+.dl-buttons button:hover { border-color: var(--jp-border-color0, #888); }
+.dl-buttons button:focus { border-color: var(--jp-ui-font-color1, #444); outline: none; }
 .dl-behind { flex: 1 1 230px; max-width: 330px; min-width: 0; }
 .dl-behind > .dl-figure { display: none; }
-.dl-pick:has(.dl-buttons input:hover) .dl-behind > .dl-figure.dl-figure { display: none; }
 /* The still stands in for the panel where no panel is. */
 .jp-OutputArea-child:has(.dl-explorer) + .jp-OutputArea-child:has(.jp-RenderedImage) { display: none; }
 """

@@ -127,3 +127,9 @@ class Memory:
             self._results.move_to_end(key)
             while len(self._results) > self._size:
                 self._results.popitem(last=False)
+
+    def forget(self, wanted: Callable[[Hashable], bool]) -> None:
+        """Forget every result whose key is `wanted`."""
+        with self._lock:
+            for key in [key for key in self._results if wanted(key)]:
+                del self._results[key]
