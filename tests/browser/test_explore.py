@@ -258,6 +258,19 @@ def test_a_dark_page_turns_the_ink_light_and_leaves_the_digits_alone(filled):
     filled.until(lambda: filters() == ["none", "none"])
 
 
+@pytest.mark.parametrize("width, theme", [(1280, "JupyterLab Light"), (800, "JupyterLab Dark")])
+def test_panels_fit_the_page(filled, width, theme):
+    filled.browser.set_window_size(width, 1400)
+    filled.command("apputils:change-theme", theme=theme)
+    for panel in filled.panels():
+        sticks_out = """const panel = arguments[0].getBoundingClientRect();
+            return [...arguments[0].querySelectorAll("img, button, select, input, .slider-container, .dl-numbers, figcaption")]
+                .filter(each => each.offsetParent && each.getBoundingClientRect().right > panel.right + 1).map(each => each.outerHTML.slice(0, 80))"""
+        assert filled.js(sticks_out, panel) == []
+    filled.browser.set_window_size(1280, 1400)
+    filled.command("apputils:change-theme", theme="JupyterLab Light")
+
+
 def test_the_still_is_hidden_beside_the_panel_and_stands_in_for_it_without_a_kernel(filled):
     def stills():
         return [each for each in filled.browser.find_elements(By.CSS_SELECTOR, ".jp-RenderedImage img") if each.is_displayed()]

@@ -72,6 +72,7 @@ class Panel:
         self._lock = threading.RLock()
         self.views = [view for row in views for view, _ in row]
         self.numbers: dict[str, str] = {}
+        self._working_on = ""
         self._table, self._message, self._status = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.stop_button = widgets.Button(description="Stop", icon="stop", tooltip="Stop the work that runs", disabled=True)
         self.stop_button.on_click(lambda _: self.stop())
@@ -96,10 +97,9 @@ class Panel:
     def refresh(self, *_) -> None:
         """Show what the controls ask for: what was made before at once, the rest from the worker."""
         with self._lock:
-            missing = self._show_known()
-            if missing:
-                for view in self.views:
-                    view.add_class("dl-old")
+            for view in self.views:
+                view.add_class("dl-old")  # until it is shown again
+            if missing := self._show_known():
                 self._busy(True)
                 run = Run(lambda done, total: self._progress(run, done, total))
                 self.worker.submit(lambda run: self._work_through(run, missing), run)
@@ -147,8 +147,6 @@ class Panel:
                 missing.append(stage)
             else:
                 stage.show(result)
-        if not missing:
-            self._done("")
         return missing
 
     def _work_through(self, run: Run, stages: Sequence[Stage]) -> None:
@@ -202,8 +200,6 @@ class Panel:
     def _done(self, words: str) -> None:
         self._busy(False)
         self._say(words)
-        for view in self.views:
-            view.remove_class("dl-old")
 
     def _say(self, words: str) -> None:
         self._status.value = f'<div class="dl-progress"><span role="status">{html.escape(words)}</span></div>'

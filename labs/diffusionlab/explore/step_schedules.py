@@ -155,7 +155,7 @@ class StepSchedules(Panel):
         rows = [self.memory.get(key) for key in keys]
         picture = sheet([list(each) for each in rows], f"{_SAMPLES} samples from each schedule, all from the same starting noise.",
                         "The same starts on each schedule, η = 0", rows=self._rows[:len(rows)])
-        numbers = {f"RMS distance from {self._rows[-1]}": "once you move a control"}
+        numbers = {f"RMS distance from {self._rows[-1]}": "not made yet"}
         if len(rows) == len(self._rows):
             numbers = {f"RMS from {self._rows[-1]}, {name}": f"{float((x - rows[-1]).square().mean().sqrt()):.4f}"
                        for name, x in zip(self._rows, rows[:-1])}
