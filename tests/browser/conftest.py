@@ -96,9 +96,11 @@ class Lab:
         self.browser.get(f"http://127.0.0.1:{self.port}/doc/tree/{name}.ipynb?token=test&reset")
         self.until(lambda: self.js("return window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status") == "idle")
 
-    def run_all(self) -> None:
+    def run_all(self, timeout: float = 600) -> None:
         """Run all cells, and wait until the last has ended."""
-        self.command("notebook:run-all-cells")
+        # Not by one long request: the driver's own patience ends after two minutes.
+        self.js("window.ranAll = false; void window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ranAll = true)")
+        self.until(lambda: self.js("return window.ranAll"), timeout)
 
     def outputs(self) -> list[str]:
         """The text of each code cell's outputs."""
@@ -123,7 +125,7 @@ class Lab:
         self.browser.set_window_size(width, 1400)
         self.command("apputils:change-theme", theme=theme)
         time.sleep(1)
-        (element or self.browser).screenshot(str(path)) if element else self.browser.save_screenshot(str(path))
+        element.screenshot(str(path)) if element else self.browser.save_screenshot(str(path))
 
 
 @pytest.fixture(scope="module")
