@@ -995,13 +995,13 @@ def _():
                         f"Fréchet distance (n = {judged})", logx=True, logy=True, floor=floor, point_labels={name: counts})
 
 # %% [markdown]
-# **And the samples behind the numbers.** Your 200 samples at each setting, with the time that they took. Point at a point, click
-# it, or go there with the Tab key.
+# **And the samples behind the numbers.** Your 200 samples at each setting, with the time that they took. Point at a
+# point, click it, or go there with the Tab key.
 
 # %% tags=["demonstration"]
 @plots.when_written
 def _():
-    points = [{"name": f"DDIM, η = {eta:g}", "steps": steps, "distance": quality(eta, steps)["Fréchet distance"]} | made(eta, steps)
+    points = [made(eta, steps) | {"name": f"DDIM, η = {eta:g}", "steps": steps, "distance": quality(eta, steps)["Fréchet distance"]}
               for eta, counts in measured.items() for steps in counts]
     return explore.speed_quality(points, floor=floor, xlabel=f"seconds for {judged} samples",
                                  ylabel=f"Fréchet distance (n = {judged})")
