@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 include labs/lab.mk
 
-.PHONY: help test bench bench-quality bench-grading build grade-demo audit
+.PHONY: help test bench bench-panel bench-quality bench-grading build grade-demo audit
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
 	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
@@ -14,6 +14,9 @@ bench-quality: .venv/lab.stamp  ## Measure quality by steps, eta and schedule; w
 
 bench-grading: .venv/lab.stamp  ## Time grading a class beside plain nbgrader; takes a while, since nbgrader does.
 	$(VENV) -m autograder.bench $(LAB) $(ARGS)
+
+bench-panel: .venv/test.stamp  ## Time how soon an explorer answers to a move, and a sweep as one batch against five runs.
+	$(VENV) -m solutions.lab5_sampling.bench_panel $(ARGS)
 
 build: .venv/lab.stamp  ## Build the notebooks and answer sheets from their sources.
 	$(VENV) -m autograder build $(ARGS)
