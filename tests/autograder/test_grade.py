@@ -150,8 +150,10 @@ def test_what_always_dies_or_hangs_costs_only_itself(fake_class, monkeypatch):
 
 
 DRIVER = """
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 from autograder.course import Lab
 from autograder.grade import grade
 root, folder = map(Path, sys.argv[1:3])
