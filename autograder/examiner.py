@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import random
 import re
 import resource
@@ -83,6 +84,7 @@ class Session:
         self.failed: dict[str, str] = {}
         self.killers: set[str] = set()
         self.added_seconds = limits.added_seconds
+        self.seeds = itertools.count()
 
     @property
     def late(self) -> bool:
@@ -155,7 +157,8 @@ class Session:
         made: dict[int, object] = {}
         recorders, arrays = [], []
         node = with_stand_ins(expression, made, recorders)
-        body = {"do": "ask", "nodes": to_json([node], arrays), "targets": list(targets), "seed": 0}
+        # Another seed each time: a chain whose steps draw the same noise is another chain.
+        body = {"do": "ask", "nodes": to_json([node], arrays), "targets": list(targets), "seed": next(self.seeds)}
         answer, arrays = self._exchange(body, arrays, recorders)
         values = None if failure(answer)["error"] else self._decode(answer.get("values"), arrays)
         if not isinstance(values, list) or len(values) != 1:

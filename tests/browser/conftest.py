@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import nbformat
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
@@ -76,8 +77,8 @@ class Lab:
             self.log.close()
 
     def until(self, condition, timeout: float = 120):
-        """Wait until `condition()` is truthy; returns it."""
-        return WebDriverWait(self.browser, timeout, 0.05).until(lambda _: condition())
+        """Wait until `condition()` is truthy; returns it. What is drawn anew while it looks is looked at again."""
+        return WebDriverWait(self.browser, timeout, 0.05, [StaleElementReferenceException]).until(lambda _: condition())
 
     def js(self, script: str, *arguments):
         """Run JavaScript in the page; a promise is waited for."""

@@ -54,14 +54,14 @@ class Page:
 
     def handle(self, label: str):
         """The handle of the slider with this label, in sight and at rest: pictures that are still to come move the page."""
-        handle, places = self.control(label).find_element(By.CSS_SELECTOR, ".noUi-handle"), []
+        places = []
 
-        def at_rest() -> bool:
+        def at_rest():
+            handle = self.control(label).find_element(By.CSS_SELECTOR, ".noUi-handle")
             self.lab.js("arguments[0].scrollIntoView({block: 'center'})", handle)
             places.append(handle.rect)
-            return len(places) > 10 and places[-1] == places[-10]
-        self.lab.until(at_rest)
-        return handle
+            return handle if len(places) > 10 and places[-1] == places[-10] else None
+        return self.lab.until(at_rest)
 
     def drag(self, label: str, x: int, y: int = 0) -> None:
         """Drag a slider's handle so many pixels."""
