@@ -136,6 +136,30 @@ class Denoiser:
         return (x - sigma * output) / alpha if self.prediction == "eps" else alpha * x - sigma * output
 
 
+class Trajectory:
+    """A callback that keeps what a solver passes through.
+
+    Args:
+        stop_at: the step in which it asks the solver to stop, None for never.
+
+    Attributes:
+        steps: a tuple (i, lam, x, x0) for each call, the tensors as copies.
+    """
+
+    def __init__(self, stop_at: int | None = None):
+        self.stop_at, self.steps = stop_at, []
+
+    def __call__(self, i: int, lam: float, x: Tensor, x0: Tensor) -> bool:
+        self.steps.append((i, lam, x.clone(), x0.clone()))
+        return i == self.stop_at
+
+    def after(self, result: Tensor) -> dict:
+        """The run as a dict: `result`, and over its steps `i` and `lam` (lists), `x` and `x0` [steps, B, ...]."""
+        i, lam, x, x0 = zip(*self.steps) if self.steps else ((),) * 4
+        return {"result": result, "i": list(i), "lam": list(lam), "x": torch.stack(x) if x else torch.empty(0),
+                "x0": torch.stack(x0) if x0 else torch.empty(0)}
+
+
 def one_guess(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None) -> Tensor:
     """The shortest solver there is: one guess at the clean data, and no step after it. NFE: 1."""
     x0 = denoise(x, float(levels[0]))

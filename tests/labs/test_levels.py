@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusionlab import NoiseSchedule, analytic
-from diffusionlab.levels import (Denoiser, check_levels, check_order, levels_at, log_snr, one_guess, signal_noise, timestep_at,
+from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess, signal_noise, timestep_at,
                                  timesteps_near)
 from diffusionlab.noise_model import Recorder
 
@@ -100,6 +100,16 @@ def test_one_guess_calls_the_model_once():
     x = torch.zeros(2, 3)
     assert one_guess(lambda x, lam: x + lam, x, torch.tensor([1.0, 2.0]), callback=lambda *each: seen.append(each)).tolist() == [[1.0] * 3] * 2
     assert [each[:2] for each in seen] == [(0, 1.0)]
+
+
+def test_a_trajectory_keeps_copies_and_can_stop_the_run():
+    path, x = Trajectory(stop_at=1), torch.zeros(2, 3)
+    assert [path(i, float(i), x, x + i) for i in range(2)] == [False, True]
+    x += 9
+    run = path.after(x)
+    assert run["i"] == [0, 1] and run["lam"] == [0.0, 1.0] and run["result"] is x
+    assert float(run["x"].max()) == 0 and run["x0"][1].tolist() == [[1.0] * 3] * 2
+    assert Trajectory().after(x)["x"].numel() == 0
 
 
 def test_levels_rise_or_fall_and_only_the_last_is_infinite(refused):

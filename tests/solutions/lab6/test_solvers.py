@@ -184,8 +184,8 @@ def test_adaptive_levels_are_even_where_there_is_no_error(x):
 
 
 def test_a_run_stops_when_the_guess_has_settled(ring, schedule, x):
-    levels = levels_at(schedule, create_timesteps(schedule, 50))
-    stop = stop_when_settled(0.1, patience=2)
+    levels = levels_at(schedule, create_timesteps(schedule, 50, "log-snr"))
+    stop = stop_when_settled(0.05, patience=2)
     made, calls = [], []
     for _ in range(2):  # the same callback serves again
         with count_calls() as count:
