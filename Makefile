@@ -1,13 +1,16 @@
 .DEFAULT_GOAL := help
 include labs/lab.mk
 
-.PHONY: help test bench build grade-demo
+.PHONY: help test bench bench-grading build grade-demo
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
-	$(VENV) -m pytest $(ARGS)
+	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `make bench ARGS="--device cuda"` on a GPU.
 	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)
+
+bench-grading: .venv/lab.stamp  ## Time grading a class beside plain nbgrader; takes a while, since nbgrader does.
+	$(VENV) -m autograder.bench $(LAB) $(ARGS)
 
 build: .venv/lab.stamp  ## Build the notebooks and answer sheets from their sources.
 	$(VENV) -m autograder build $(ARGS)

@@ -7,7 +7,6 @@ import builtins
 import os
 import re
 import symtable
-import sys
 from pathlib import Path
 
 import jupytext
@@ -54,9 +53,6 @@ def write_sheet(lab: Lab, out: Path) -> Path:
 
     path = out / "data" / "checks" / f"{lab.name}.safetensors"
     questions, mistakes, reference = lab.module("exam").QUESTIONS, lab.module("mistakes").MISTAKES, lab.reference()
-    # Some mistakes draw their own noise; from one seed they answer the same at every build. A lab may do without torch.
-    if torch := sys.modules.get("torch"):
-        torch.manual_seed(0)
     build_sheet(path, questions, mistakes, reference)
     return path
 

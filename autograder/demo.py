@@ -159,17 +159,17 @@ def sabotaged(notebook: NotebookNode, code: str, number: int) -> NotebookNode:
 
 
 def one_mistake_each(lab: Lab) -> Iterator[Mistake]:
-    """For each question the first mistake whose source can be put into a notebook."""
-    catalogue = lab.module("mistakes").MISTAKES
-    for question in lab.module("exam").QUESTIONS:
-        for mistake in catalogue:
-            if mistake.question == question.id:
-                try:
-                    slip(lab, mistake)
-                except NotText:
-                    continue
-                yield mistake
-                break
+    """For each question a mistake whose source can be put into a notebook, not always of the same kind."""
+    for number, question in enumerate(lab.module("exam").QUESTIONS):
+        catalogue = [mistake for mistake in lab.module("mistakes").MISTAKES if mistake.question == question.id]
+        start = 4 * number % max(len(catalogue), 1)
+        for mistake in catalogue[start:] + catalogue[:start]:
+            try:
+                slip(lab, mistake)
+            except NotText:
+                continue
+            yield mistake
+            break
 
 
 def with_mistakes(lab: Lab, notebook: NotebookNode, mistakes: list[Mistake]) -> NotebookNode:
@@ -205,8 +205,8 @@ def slip(lab: Lab, mistake: Mistake) -> str:
                     text, _, node = located(inspect.unwrap(function).__code__)
                     if isinstance(node, ast.FunctionDef):
                         lines[node.name] = source_lines(text, node)
-                    methods.append(f"    {attribute} = {node.name if isinstance(node, ast.FunctionDef) else source_lines(text, node)}")
-            lines["class"] = "\n".join([f"class Slip({name}):", *methods])
+                    methods.append(f"Slip.{attribute} = {node.name if isinstance(node, ast.FunctionDef) else source_lines(text, node)}")
+            lines["class"] = "\n".join([f"class Slip({name}):\n    pass\n", *methods])
         result = "Slip"
     else:
         function = inspect.unwrap(mistake.variant)
@@ -221,7 +221,12 @@ def slip(lab: Lab, mistake: Mistake) -> str:
     if result == name:
         inside = re.sub(rf"def {name}\(", "def slip(", inside, count=1)
         result = "slip"
-    return f"def make_slip({name}):\n{textwrap.indent(inside, '    ')}\n    return {result}\n\n\n{name} = make_slip({name})"
+    made = f"def make_slip({name}):\n{textwrap.indent(inside, '    ')}\n    return {result}\n\n\n{name} = make_slip({name})"
+    try:
+        exec(made, dict(reference))
+    except Exception as error:
+        raise NotText(f"{type(error).__name__}: {error}") from error
+    return made
 
 
 def collect_needs(function: FunctionType, reference: dict, target: str, lines: dict[str, str]) -> None:

@@ -371,12 +371,14 @@ class Exam:
             PartResult(part.title, 0.0 if sentence else float(part.points), float(part.points), sentence)
             for part, sentence in zip(parts, told)))
         if not any(told):
-            return replace(result, verdict="right", message=f"Right on the terms of your own {_methods(rests_on)}." if own else "")
+            message = f"Right on the terms of your own {_methods(rests_on)}." if own else ""
+            return replace(result, verdict="right", message=message)
         judged = self._recognise(question, parts, seen)
         if judged.unwritten:
             return replace(result, verdict="partly" if points else "unwritten",
                            message=f"{mask(judged.unwritten)} is still to be written.")
-        message = judged.message if judged.mistake else next(f"{part.title}: {each}." for part, each in zip(parts, told) if each)
+        first = next(f"{part.title}: {sentence}." for part, sentence in zip(parts, told) if sentence)
+        message = judged.message if judged.mistake else first
         message += f" It rests on {_methods(rests_on)}, which lost points: mend that first." if rests_on else ""
         return replace(result, verdict="partly" if points else "wrong", mistake=judged.mistake, message=message)
 
@@ -400,26 +402,28 @@ class Exam:
         return [each for need, each in found.items() if need in results and results[need].points < results[need].max]
 
     def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation]) -> Verdict:
-        """What is unwritten, or which typical mistake it was, on these very inputs; its message, with numbers where it is none."""
-        asked = SheetQuestion(question.id, question.title, question.points, question.targets, question.needs, tuple(parts), ())
+        """What is unwritten, or which typical mistake gives the same answers to these very inputs."""
+        asked = SheetQuestion(question.id, question.title, question.points, question.targets, question.needs,
+                              tuple(parts), ())
         verdict = judge_question(asked, seen)
         if verdict.unwritten:
             return verdict
-        known = tuple(known_mistake(parts, mistake, self.reference) for mistake in self.mistakes if mistake.question == question.id)
+        known = tuple(known_mistake(parts, each, self.reference) for each in self.mistakes if each.question == question.id)
         return judge_question(replace(asked, mistakes=known), seen)
 
     # A mistake is paid for once ---------------------------------------------------------------
 
-    def _on_own_terms(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation], usual: Sequence[Observation],
-                      told: Sequence[str], rests_on: Sequence[Question]) -> tuple[list[str], bool]:
-        """What is not right about each part on the terms of the student's own methods, and whether these made any difference.
+    def _on_own_terms(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation],
+                      usual: Sequence[Observation], told: Sequence[str],
+                      rests_on: Sequence[Question]) -> tuple[list[str], bool]:
+        """What is not right about each part on the terms of the student's own methods, and whether these made a difference.
 
         The methods are those that lost points before; the reference does the rest, and gives what is right on these terms.
         """
         told, own = list(told), False
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
             for i, part in enumerate(parts):
-                # A loop that does nothing is not right on any terms: the model is called as often as by the reference, or more.
+                # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
                 if not told[i] or network_calls(seen[i]) < network_calls(usual[i]):
                     continue
                 answer = self._own_answer(part.expression, question, rests_on, by_needs)
@@ -432,7 +436,7 @@ class Exam:
         return told, own
 
     def _own_answer(self, expression, question: Question, rests_on: Sequence[Question], by_needs) -> Observation | None:
-        """What the reference would answer with the student's methods: {} where it cannot, None where that cost the candidate."""
+        """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate."""
         made: dict[int, object] = {}
         try:
             self.session.ready()

@@ -7,6 +7,7 @@ nbgrader's commands grade by the pipeline, and in no other way.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,9 @@ from .build import CLEAR, instructor_notebook, student_notebook
 from .classroom import Run, Student, checksum, load_run, parse_due, write_text
 from .course import Lab, Refusal
 from .results import HandInResult, write_atomically
+
+# nbgrader starts alembic by its bare name, which is only found where the environment is activated.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), *filter(None, [os.environ.get("PATH")])])
 
 CONFIG = """\
 # This folder is a course directory of nbgrader, filled by `autograder grade`.
@@ -99,11 +103,14 @@ def opened(run: Run):
     """The run's gradebook; made first where there is none."""
     path = run.out / "gradebook.db"
     if not path.exists():
-        # Tables are made in several steps; a file that is half made must never be found here.
-        new = run.out / ".gradebook.db.new"
-        new.unlink(missing_ok=True)
-        Gradebook(f"sqlite:///{new}").close()
-        new.replace(path)
+        # Tables are made in several steps, so elsewhere: neither a half-made file nor its journal, which a killed run leaves and
+        # SQLite would play back, may ever be found here.
+        new = run.out / ".gradebook.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir()
+        Gradebook(f"sqlite:///{new / path.name}").close()
+        (new / path.name).replace(path)
+        new.rmdir()
     with Gradebook(db_url(run)) as gradebook, warnings.catch_warnings():
         # nbgrader's own code sets these off, with every submission that it adds.
         warnings.simplefilter("ignore", SAWarning)

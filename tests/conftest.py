@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # workers that use all cores each are in each other's way
+
+import torch
+
 from autograder.course import Lab
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # nbgrader starts `alembic` by its bare name, which is only found where the environment is activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from functools import cache
 
 from .folders import data_dir
 from .sheet import SheetQuestion, Verdict, judge_question, look_at_all, read_sheet
+
+
+def as_html(sentence: str) -> str:
+    """A sentence as HTML; what stands between backticks is code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
 
 
 class CheckResult:
@@ -34,12 +40,13 @@ class CheckResult:
         color = "#009e73" if self.verdict.right else "#888888" if self.verdict.unwritten else "#d55e00"
         state = "right" if self.verdict.right else "not written yet" if self.verdict.unwritten else "not right yet"
         rows = "" if self.verdict.right or self.verdict.unwritten else "".join(
-            f"<li>{'&#10003;' if not part.sentence else '&#10007;'} {html.escape(part.title)}"
-            f"{': ' + html.escape(part.sentence) if part.sentence else ''}</li>" for part in self.verdict.parts)
+            f"<li>{'&#10003;' if not part.sentence else '&#10007;'} {as_html(part.title)}"
+            f"{': ' + as_html(part.sentence) if part.sentence else ''}</li>" for part in self.verdict.parts)
+        advice = f'<p style="margin:.4em 0">{as_html(self.advice)}</p>' if self.advice else ""
+        parts = f'<ul style="list-style:none;padding-left:0;margin:0">{rows}</ul>' if rows else ""
         return (f'<div style="border-left:4px solid {color};padding:.3em .8em;margin:.2em 0">'
-                f"<b>{html.escape(self.question.title)}</b> &middot; {state} &middot; {self.points:g} of {self.question.points:g} points"
-                f"{'<p style=margin:.4em&nbsp;0>' + html.escape(self.advice) + '</p>' if self.advice else ''}"
-                f"{'<ul style=list-style:none;padding-left:0;margin:0>' + rows + '</ul>' if rows else ''}</div>")
+                f"<b>{as_html(self.question.title)}</b> &middot; {state} &middot; {self.points:g} of {self.question.points:g} points"
+                f"{advice}{parts}</div>")
 
 
 @cache

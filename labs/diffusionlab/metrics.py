@@ -90,7 +90,24 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     return max(float(distance), 0.0)
 
 
-def noise_floor(features: Tensor, n: int, splits: int = 10, generator: torch.Generator | None = None) -> tuple[float, float]:
+def balanced_order(labels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """A random order of samples in which the classes take turns: any stretch of it holds each about equally often.
+
+    Args:
+        labels: class of each sample, LongTensor [N].
+        generator: source of the order.
+
+    Returns:
+        Indices, LongTensor [N]. Once the rarest class is used up, the others go on without it.
+    """
+    shuffled = torch.randperm(len(labels), generator=generator)
+    of_class = labels[shuffled, None] == labels.unique()
+    turn = (of_class.cumsum(0) * of_class).sum(1)
+    return shuffled[turn.argsort(stable=True)]
+
+
+def noise_floor(features: Tensor, n: int, splits: int = 10, generator: torch.Generator | None = None, *,
+                labels: Tensor | None = None) -> tuple[float, float]:
     """The Frechet distance that n against n *real* samples have: no sampler can be told from perfect below it.
 
     Args:
@@ -99,6 +116,8 @@ def noise_floor(features: Tensor, n: int, splits: int = 10, generator: torch.Gen
         splits: random pairs of disjoint sets of n to try. They are drawn from all of N: the first and the second half of
             a data set may differ more than by chance (MNIST's test set: other writers).
         generator: source of the splits.
+        labels: classes [N]. With them both sides hold each class equally often: the floor for samples whose classes were
+            chosen so. It is lower than that of random sides, which also differ in how often each class was met.
 
     Returns:
         Mean and standard deviation over the splits (the deviation is 0 for a single one).
@@ -112,7 +131,7 @@ def noise_floor(features: Tensor, n: int, splits: int = 10, generator: torch.Gen
         raise ValueError(f"two disjoint sets of {n} need {2 * n} samples; there are {len(features)}")
     distances = []
     for _ in range(splits):
-        pick = torch.randperm(len(features), generator=generator)
+        pick = torch.randperm(len(features), generator=generator) if labels is None else balanced_order(labels, generator)
         distances.append(frechet_distance(features[pick[:n]], features[pick[n:2 * n]]))
     return float(torch.tensor(distances).mean()), float(torch.tensor(distances).std(correction=0))
 

@@ -291,7 +291,7 @@ def _image(png: bytes, alt: str) -> str:
 
 def _note(missing: str, height: str = "9em") -> str:
     return (f'<div style="border:2px dashed #888;border-radius:6px;min-height:{height};display:flex;align-items:center;'
-            f'justify-content:center;padding:1em">still to be written:&nbsp;<code>{html.escape(missing)}</code></div>')
+            f'justify-content:center;padding:1em"><span>still to be written: <code>{html.escape(missing)}</code></span></div>')
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .guards import check_count, check_images, check_same_shape, check_shape
+from .guards import check_count, check_finite, check_images, check_same_shape, check_shape
 from .noise_model import count_calls
 
 Sampler = Callable[..., Tensor]
@@ -121,6 +122,50 @@ def in_mixed_precision(sampler: Sampler, dtype: torch.dtype = torch.bfloat16) ->
         with torch.autocast(device, dtype):
             return sampler(*args, **kwargs).float()
     return sample
+
+
+def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
+    """A sampler's whole loop recorded once and replayed at each call: no Python and no launches between its steps.
+
+    Recorded is a CUDA graph, for this one shape. On a CPU, and for a sampler that looks at its values on the way (which
+    cannot be recorded), what comes back calls the sampler itself, after a warning in the latter case.
+
+    Args:
+        sampler: called as `sampler(shape, x_T=x_T)`; its other settings are fixed beforehand (`functools.partial`). Its fresh
+            noise must come from torch's global generator: then every replay draws anew.
+        shape: (B, ...).
+        device: where the model is.
+
+    Returns:
+        A callable `sample(x_T=None) -> x`; without x_T it draws one.
+    """
+    def plain(x_T: Tensor | None = None) -> Tensor:
+        return sampler(shape, x_T=standard_normal(shape, device=device) if x_T is None else x_T)
+
+    if torch.device(device).type != "cuda":
+        return plain
+    start, graph, side = standard_normal(shape, device=device), torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+    # The first calls choose kernels and allocate workspaces; they may not be recorded.
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(2):
+            plain(start)
+    torch.cuda.current_stream(device).wait_stream(side)
+    try:
+        with torch.cuda.graph(graph):
+            x = plain(start)
+    except RuntimeError as error:
+        torch.cuda.synchronize(device)
+        warnings.warn(f"the sampler cannot be recorded and runs as it is: {str(error).splitlines()[0]}", stacklevel=2)
+        return plain
+
+    def replay(x_T: Tensor | None = None) -> Tensor:
+        start.normal_() if x_T is None else start.copy_(x_T)
+        graph.replay()
+        check_finite(x)
+        return x.clone()
+
+    return replay
 
 
 @dataclass(frozen=True)

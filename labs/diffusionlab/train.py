@@ -27,14 +27,14 @@ from .unet import UNet
 LOADERS = {"mnist": datasets.mnist}
 
 
-def unet_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, labels: Tensor, drop_label: float) -> Tensor:
-    """Mean squared error of the v-prediction over stratified timesteps; some labels become "none"."""
+def unet_loss(model: nn.Module, schedule: NoiseSchedule, x0: Tensor, labels: Tensor, none: int, drop_label: float) -> Tensor:
+    """Mean squared error of the v-prediction over stratified timesteps; a share `drop_label` of the labels become `none`."""
     B, T = len(x0), schedule.num_timesteps
     # One timestep from each of B equal strata: every batch covers all noise levels, so the loss is less noisy.
     t = ((torch.arange(B, device=x0.device) + torch.rand(B, device=x0.device)) * (T / B)).long().clamp(max=T - 1)
     A = schedule.alphas_cumprod.float().to(x0.device)[t][:, None, None, None]
     eps = torch.randn_like(x0)
-    labels = torch.where(torch.rand(B, device=x0.device) < drop_label, torch.full_like(labels, 10), labels)
+    labels = torch.where(torch.rand(B, device=x0.device) < drop_label, none, labels)
     v = model(A.sqrt() * x0 + (1 - A).sqrt() * eps, t, labels)
     return F.mse_loss(v.float(), A.sqrt() * eps - (1 - A).sqrt() * x0)
 
@@ -83,20 +83,30 @@ def train(args: argparse.Namespace) -> Path:
                         step=step, seconds=seconds, curve=curve, stretches=stretches), state_file.with_suffix(".tmp"))
         state_file.with_suffix(".tmp").replace(state_file)
 
-    # A finished run can be trained on, with more steps or minutes and another peak: the card says where each stretch began.
-    stretches.append({"from_step": step, "peak_learning_rate": args.lr, "steps": args.steps, "minutes": args.minutes})
+    # A finished run can be trained on, with more steps or minutes: a new stretch, whose learning rate rises and falls anew.
+    # A run that was stopped goes on with the stretch it was in.
+    asked = {"to_step": args.steps, "to_minutes": args.minutes, "peak_learning_rate": args.lr}
+    if not stretches or asked != {key: stretches[-1].get(key) for key in asked}:
+        stretches.append(asked | {"from_step": step, "from_minutes": round(seconds / 60, 1)})
+    first_step, first_second = stretches[-1]["from_step"], 60 * stretches[-1]["from_minutes"]
+
+    def progress() -> float:
+        by_steps = (step - first_step) / (args.steps - first_step) if args.steps > first_step else 1.0
+        by_minutes = (seconds - first_second) / max(60 * args.minutes - first_second, 1) if args.minutes else 0.0
+        return max(by_steps, by_minutes)
+
     if args.compile:
         network = torch.compile(network)
     model.train()
     bar = tqdm(total=args.steps, initial=step, desc=f"{args.data}-{args.what}", smoothing=0.02, mininterval=10)
     since_report, saved, tick = [], time.monotonic(), time.monotonic()
-    while (progress := max(step / args.steps, seconds / (60 * args.minutes) if args.minutes else 0)) < 1:
+    while progress() < 1:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(progress, args.lr)
+            group["lr"] = learning_rate(progress(), args.lr)
         pick = torch.randint(len(images), (args.batch,), device=args.device)
         x0 = images[pick].contiguous(memory_format=torch.channels_last)
         with torch.autocast("cuda", torch.bfloat16, enabled=args.device == "cuda"):
-            loss = (unet_loss(network, schedule, x0, labels[pick], args.drop_label) if args.what == "unet"
+            loss = (unet_loss(network, schedule, x0, labels[pick], num_classes, args.drop_label) if args.what == "unet"
                     else classifier_loss(network, x0, labels[pick]))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -132,8 +142,8 @@ def main() -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("what", choices=["unet", "classifier"], help="which network to train")
     parser.add_argument("--data", choices=sorted(LOADERS), default="mnist", help="the images to train on")
-    parser.add_argument("--steps", type=int, default=12_000, help="optimizer steps in all")
-    parser.add_argument("--minutes", type=float, default=0, help="stop after so much training time, 0 for no limit; "
+    parser.add_argument("--steps", type=int, default=12_000, help="optimizer steps in all, those of earlier runs included")
+    parser.add_argument("--minutes", type=float, default=0, help="stop after so much training time in all, 0 for no limit; "
                         "the learning rate falls to zero by then")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate")

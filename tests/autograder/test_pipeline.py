@@ -96,7 +96,8 @@ def test_a_class_that_does_not_compile_costs_its_own_questions(classroom, points
     ("x = [bytearray(2**24) for _ in range(10**4)]", "it used too much memory"),
     ("raise KeyboardInterrupt", "it raised KeyboardInterrupt")])
 def test_an_exercise_cell_that_ends_everything_is_left_out(classroom, points, source, why):
-    result = classroom.grade(classroom.filled(Average=source), cell_seconds=1.5, memory_gib=0.5)
+    seconds = 1.5 if "long" in why else 60  # what fills the memory of a busy machine takes its time
+    result = classroom.grade(classroom.filled(Average=source), cell_seconds=seconds, memory_gib=0.5)
     assert points(result)["largest"] == 2 and points(result)["mean"] == 0
     assert result.status == "partial" and result.message == f"The cell Average did not run: {why}."
 
@@ -128,6 +129,7 @@ def test_the_students_own_cells_take_part(classroom):
     assert result.score == 9 and len(result.notices) == 1
 
 
+@pytest.mark.slow
 def test_when_the_time_is_up_the_rest_is_not_asked(classroom):
     result = classroom.grade(classroom.average(mean="__import__('time').sleep(100)"), seconds=3.0, question_seconds=60)
     assert result.status == "timeout" and {each.verdict for each in result.questions[:3]} == {"timeout"}
@@ -266,9 +268,9 @@ NONSENSE = {
         self.sampler = ddim_sampler
     def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
         return ddim_sampler.sample(shape, num_steps, eta, x_T=x_T, generator=generator)
-    def batch_sampling_with_memory_management(self, total, size, *, sample_shape=None, num_steps=50, eta=0.0, generator=None):
+    def batch_sampling_with_memory_management(self, total, size, *, sample_shape=None, **others):
         shape = self.sampler.model.sample_shape if sample_shape is None else sample_shape
-        return torch.randn((total, *shape), generator=generator)"""}
+        return torch.randn((total, *shape))"""}
 
 
 @pytest.mark.slow

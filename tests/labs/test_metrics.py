@@ -100,6 +100,24 @@ def test_the_same_generator_gives_the_same_floor():
     assert a == b != c
 
 
+def test_in_a_balanced_order_the_classes_take_turns_at_random():
+    labels = torch.tensor([3] * 50 + [7] * 50 + [1] * 20)
+    order = metrics.balanced_order(labels, torch.Generator().manual_seed(0))
+    assert torch.equal(order.sort().values, torch.arange(120))
+    for start in range(0, 60, 3):
+        assert sorted(labels[order[start:start + 3]].tolist()) == [1, 3, 7]
+    assert set(labels[order[60:]].tolist()) == {3, 7}
+    assert len({tuple(metrics.balanced_order(labels, torch.Generator().manual_seed(seed))[:3].tolist()) for seed in range(9)}) > 5
+
+
+def test_the_floor_of_balanced_sides_leaves_out_what_the_class_counts_do():
+    labels = torch.arange(2000) % 10
+    x = normal(2000, 2) * 0.01 + labels[:, None]  # what class it is, is nearly all there is to see
+    at_random, balanced = (metrics.noise_floor(x, 100, generator=torch.Generator().manual_seed(0), labels=each)
+                           for each in (None, labels))
+    assert balanced[0] < at_random[0] / 100
+
+
 @pytest.mark.parametrize(("n", "splits"), [(51, 3), (1, 3), (0, 3), (-5, 3), (2.5, 3), (20, 0)])
 def test_a_floor_that_cannot_be_measured_is_refused(n, splits):
     with pytest.raises(ValueError):

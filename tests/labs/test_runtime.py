@@ -132,6 +132,40 @@ def test_mixed_precision_is_for_the_network_and_not_for_the_result():
     assert model.seen == [torch.bfloat16] and x.dtype == torch.float32
 
 
+class Scaled:
+    """A sampler of three steps with fresh noise in the last."""
+
+    def __init__(self, model):
+        self.model = model
+
+    @torch.no_grad()
+    def __call__(self, shape, x_T):
+        for t in (2, 1, 0):
+            x_T = x_T - 0.1 * self.model(x_T, torch.full(shape[:1], t, device=x_T.device))
+        return x_T + torch.randn_like(x_T)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_a_captured_sampler_gives_what_the_sampler_gives_with_fresh_noise_at_each_call(device):
+    sampler, x_T = Scaled(Shrink().to(device)), torch.ones(2000, 2, device=device)
+    sample = runtime.captured(sampler, (2000, 2), device)
+    one, other = sample(x_T), sample(x_T)
+    torch.manual_seed(0)
+    expected = sampler((2000, 2), x_T)
+    assert one.shape == (2000, 2) and not torch.equal(one, other)
+    assert float(one.mean()) == pytest.approx(float(expected.mean()), abs=0.1) and float(one.std()) == pytest.approx(1, abs=0.1)
+    assert not torch.equal(sample(), sample()) and torch.equal(x_T, torch.ones_like(x_T))
+
+
+@pytest.mark.gpu
+def test_a_sampler_that_looks_at_its_values_is_not_captured_but_runs():
+    def sampler(shape, x_T):
+        return x_T * (2 if bool((x_T > 0).all()) else 1)
+    with pytest.warns(UserWarning, match="cannot be recorded"):
+        sample = runtime.captured(sampler, (4, 2), "cuda")
+    assert torch.equal(sample(torch.ones(4, 2, device="cuda")), 2 * torch.ones(4, 2, device="cuda"))
+
+
 def healthy(shape):
     model = Shrink()
     for t in range(3):

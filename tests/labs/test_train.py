@@ -42,6 +42,17 @@ def test_the_card_keeps_the_loss_curve_across_a_stop(run):
     assert card["minutes"] >= 0 and card["parameters"] > 0 and card["images"] == 40
 
 
+def test_a_run_that_is_trained_on_starts_a_new_stretch_and_one_that_was_stopped_does_not(run):
+    run("classifier", 3)
+    _, card = run("classifier", 3)
+    assert len(card["stretches"]) == 1
+    _, card = run("classifier", 5, lr=1e-2)
+    assert [(each["from_step"], each["to_step"], each["peak_learning_rate"]) for each in card["stretches"]] == \
+        [(0, 3, 1e-3), (3, 5, 1e-2)]
+    _, card = run("classifier", 4, lr=1e-3)
+    assert card["steps"] == 5
+
+
 def test_a_loss_that_is_not_finite_stops_the_training(run):
     with pytest.raises(SystemExit, match="smaller --lr"):
         run("classifier", 100, batch=2, lr=float("inf"))
@@ -53,8 +64,8 @@ def test_a_network_that_knows_v_has_no_loss_and_one_that_does_not_has_some():
 
     def knowing(x_t, t, labels):  # x_0 = 0: x_t is sqrt(1 - A) eps, and v is sqrt(A) eps
         return (A[t] / (1 - A[t])).sqrt()[:, None, None, None] * x_t
-    assert float(training.unet_loss(knowing, schedule, x0, labels, 0.1)) < 1e-6
-    assert float(training.unet_loss(lambda x, t, labels: x, schedule, x0, labels, 0.1)) > 0.1
+    assert float(training.unet_loss(knowing, schedule, x0, labels, 10, 0.1)) < 1e-6
+    assert float(training.unet_loss(lambda x, t, labels: x, schedule, x0, labels, 10, 0.1)) > 0.1
 
 
 def test_every_batch_covers_all_noise_levels_and_some_labels_are_dropped():
@@ -63,7 +74,7 @@ def test_every_batch_covers_all_noise_levels_and_some_labels_are_dropped():
     def spy(x_t, t, labels):
         seen.update(t=t, labels=labels)
         return x_t
-    training.unet_loss(spy, NoiseSchedule.linear(), torch.zeros(500, 1, 2, 2), torch.full((500,), 3), 0.2)
+    training.unet_loss(spy, NoiseSchedule.linear(), torch.zeros(500, 1, 2, 2), torch.full((500,), 3), 10, 0.2)
     assert torch.equal(seen["t"] // 2, torch.arange(500))
     assert set(seen["labels"].tolist()) == {3, 10} and 50 < int((seen["labels"] == 10).sum()) < 160
 

@@ -14,7 +14,7 @@ from diffusionlab.sheet import SheetQuestion, judge_question, look_at_all, read_
 from solutions import lab5_sampling as lab
 from solutions.lab5_sampling.exam import QUESTIONS
 from solutions.lab5_sampling.mistakes import MISTAKES
-from solutions.questions import build_sheet, with_right_answers
+from solutions.questions import build_sheet, self_check, with_right_answers
 
 REFERENCE = {name: getattr(lab, name) for name in lab.__all__}
 ASKED = {question.id: question for question in QUESTIONS if not question.manual}
@@ -97,12 +97,13 @@ def test_the_sheet_holds_numbers_and_sentences_only(sheet):
             assert not {answers.get("error") for answers in mistake.answers} & {"NameError", "UnboundLocalError"}, mistake.id
 
 
-def test_what_no_mistake_explains_is_explained_by_the_difference(sheet):
+def test_what_no_mistake_explains_is_explained_by_the_difference():
     class DDPMSampler(lab.DDPMSampler):
         def compute_posterior_mean(self, x_t, t, predicted_noise):
             return 0.123 * x_t
 
-    question = sheet["ddpm-posterior-mean"]
+    known = [mistake for mistake in MISTAKES if mistake.question == "ddpm-posterior-mean"]
+    question = self_check(ASKED["ddpm-posterior-mean"], known, REFERENCE)
     outcome = judge_question(question, look_at_all(question.parts, {**REFERENCE, "DDPMSampler": DDPMSampler}))
     assert outcome.mistake is None
     assert "instead of" in outcome.message
