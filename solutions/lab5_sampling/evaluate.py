@@ -9,61 +9,23 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch import Tensor
 
 from diffusionlab import datasets, metrics, plots
 from diffusionlab.pretrained import (checkpoint_path, default_device, load_classifier, load_pretrained, read_card,
                                      write_card, write_checkpoint)
 from diffusionlab.runtime import progress, standard_normal
 from diffusionlab.schedule import NoiseSchedule
+from solutions.evaluation import balanced, judge, samples, seeded
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
 
-BATCH, SPLITS = 125, 10
 STEPS = 50
-
-
-def balanced(n: int) -> Tensor:
-    """n labels 0, 1, ..., 9, 0, 1, ...: each class equally often where n is a multiple of 10."""
-    return torch.arange(n) % 10
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
-    """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it."""
-    # The network's checksum is in the folder's name: samples of another network are not taken for this one's.
-    folder = Path("runs") / f"evaluate-{read_card('mnist-unet')['sha256'][:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    batches = []
-    for start in progress(range(0, n, BATCH), cell):
-        path = folder / f"{cell}-n{n}-seed{seed}-{start}.pt"
-        if not path.exists():
-            x = make(balanced(n)[start:start + BATCH], seeded(seed * 100_000 + start)).cpu()
-            torch.save(x, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-        batches.append(torch.load(path, weights_only=True))
-    return torch.cat(batches)
-
-
-def judge(x: Tensor) -> dict:
-    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real images."""
-    real, digits, n, generator = metrics.reference_features("real"), datasets.mnist("test")[1], len(x), seeded(0)
-    ours = metrics.features(x)
-    distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(digits, generator)[:n]])
-                              for _ in range(SPLITS)])
-    floor = metrics.noise_floor(real, n, SPLITS, seeded(0), labels=digits)
-    return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n)), 4),
-            "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
-            "frechet_floor_real_to_real": [round(each, 2) for each in floor]}
 
 
 def call_time(batch: int = 8, calls: int = 200) -> dict:

@@ -93,7 +93,7 @@ def called_back(rng: np.random.Generator, name: str, points: tuple[float, float]
 # ---------------------------------------------------------------------------------------------- part 1
 
 
-@question("solve-ddim", 8, "DDIM is Euler's method", "solve_ddim")
+@question("ddim-euler", 8, "DDIM is Euler's method", "solve_ddim")
 def solve_ddim(rng):
     x = normal(rng, 4, 1, 3, 4)
     def solve(x, levels):
@@ -106,7 +106,7 @@ def solve_ddim(rng):
     yield from called_back(rng, "solve_ddim", (1, 0.5))
 
 
-@question("measured-order", 3, "The order of a method", "measured_order")
+@question("order", 3, "The order of a method", "measured_order")
 def measured_order(rng):
     steps = sorted(int(n) for n in rng.choice(np.arange(5, 200), 5, replace=False))
     order = float(rng.uniform(0.8, 3.2))
@@ -122,7 +122,7 @@ def measured_order(rng):
 # ---------------------------------------------------------------------------------------------- part 2
 
 
-@question("solve-heun", 9, "Heun's method", "solve_heun")
+@question("heun", 9, "Heun's method", "solve_heun")
 def solve_heun(rng):
     x = normal(rng, 4, 1, 3, 4)
     def solve(x, levels):
@@ -139,7 +139,7 @@ def solve_heun(rng):
 # ---------------------------------------------------------------------------------------------- part 3
 
 
-@question("solve-dpm1", 6, "DPM-Solver of order 1", "solve_dpm1")
+@question("dpm-solver-1", 6, "DPM-Solver of order 1", "solve_dpm1")
 def solve_dpm1(rng):
     x = normal(rng, 4, 1, 3, 4)
     def solve(x, levels):
@@ -158,7 +158,7 @@ def history(rng: np.random.Generator, levels: np.ndarray, count: int, shape=(4, 
     return [(float(lam), tensor(normal(rng, *shape, dtype=float))) for lam in before]
 
 
-@question("solve-dpmpp", 13, "DPM-Solver++(2M)", "solve_dpmpp_2m")
+@question("dpm-solver-2m", 13, "DPM-Solver++(2M)", "solve_dpmpp_2m")
 def solve_dpmpp(rng):
     x = normal(rng, 4, 1, 3, 4)
     def solve(x, levels, **options):
@@ -178,7 +178,7 @@ def solve_dpmpp(rng):
     yield from called_back(rng, "solve_dpmpp_2m", (1, 0.5))
 
 
-@question("unipc-weights", 7, "What UniPC weighs the guesses with", "unipc_weights", method="unipc_weights")
+@question("unipc-weighing", 7, "What UniPC weighs the guesses with", "unipc_weights", method="unipc_weights")
 def unipc_weights(rng):
     def weights(ratios, variant="bh2", h=None):
         return call("unipc_weights", [float(r) for r in ratios], float(rng.uniform(0.3, 1.5)) if h is None else h, variant)
@@ -191,7 +191,7 @@ def unipc_weights(rng):
                (Look("value.0", "close", {"atol": 1e-6}), Look("value.1", "close", {"atol": 1e-6})))
 
 
-@question("unipc-step", 7, "Predict and correct", "unipc_step", "unipc_weights", needs=("unipc-weights",), method="unipc_step")
+@question("unipc-predict-correct", 7, "Predict and correct", "unipc_step", "unipc_weights", needs=("unipc-weighing",), method="unipc_step")
 def unipc_step(rng):
     x = normal(rng, 4, 1, 3, 4, dtype=float)
     lams = np.cumsum(rng.uniform(0.2, 0.7, 4)) - 1.5
@@ -210,7 +210,7 @@ def unipc_step(rng):
     yield Part("with bh1", 1, step(2, lam_next, variant="bh1"), LIKE_X)
 
 
-@question("solve-unipc", 7, "UniPC, the whole loop", "solve_unipc", "unipc_step", "unipc_weights", needs=("unipc-step", "unipc-weights"))
+@question("unipc-loop", 7, "UniPC, the whole loop", "solve_unipc", "unipc_step", "unipc_weights", needs=("unipc-predict-correct", "unipc-weighing"))
 def solve_unipc(rng):
     x = normal(rng, 4, 1, 3, 4, dtype=float)
     def solve(levels, **options):
@@ -254,7 +254,7 @@ def steps_spacing(rng):
                    [call("create_timesteps", linear(), k, spacing) for k in (n, 50, 1, T)], tuple(Look(at, "falling") for at in wants), wants)
 
 
-@question("adaptive-levels", 6, "Steps where the error is", "adaptive_levels")
+@question("adaptive-spacing", 6, "Steps where the error is", "adaptive_levels")
 def adaptive_levels(rng):
     x, n = normal(rng, 6, 1, 3, 4, dtype=float), int(rng.integers(5, 9))
     grid = some_levels(rng, 24, end=int(rng.integers(3, 20)))
@@ -337,7 +337,7 @@ def hybrid(rng):
 # ---------------------------------------------------------------------------------------------- part 6 and the rest
 
 
-@question("library-timesteps", 4, "What a library's options mean", "library_timesteps")
+@question("library-options", 4, "What a library's options mean", "library_timesteps")
 def library_timesteps(rng):
     T, n = 1000, int(rng.integers(6, 40))
     def part(title, points, cases, formula):

@@ -100,8 +100,8 @@ ALIKE = {
                        told(lambda callback: lambda i, lam, x, x0: callback(i, lam, x0, x))),
 }
 
-SOLVERS = {"solve-ddim": ("ddim", right_ddim), "solve-heun": ("heun", right_heun), "solve-dpm1": ("dpm1", right_dpm1),
-           "solve-dpmpp": ("dpmpp", right_dpmpp), "solve-unipc": ("unipc", right_unipc)}
+SOLVERS = {"ddim-euler": ("ddim", right_ddim), "heun": ("heun", right_heun), "dpm-solver-1": ("dpm1", right_dpm1),
+           "dpm-solver-2m": ("dpmpp", right_dpmpp), "unipc-loop": ("unipc", right_unipc)}
 UNSUITABLE = {"unipc-only-rises", "unipc-dtype"}  # its question asks for neither
 for question, (short, right) in SOLVERS.items():
     for kind, (symptom, hint, make) in ALIKE.items():
@@ -139,7 +139,7 @@ def euler(x, x0, now, after, *, eps=eps_of, width=lambda now, after: after[2] / 
     return back(into(x, now) + width(now, after) * eps(x, x0, now), after)
 
 
-one_call("solve-ddim", "solve_ddim", [
+one_call("ddim-euler", "solve_ddim", [
     ("ddim-guess-only", "Every step returns the guess, without noise.", "At level s there must be noise sigma_s: mix eps back in.",
      lambda x, x0, now, after: after[1] * x0),
     ("ddim-old-noise", "The noise keeps its old strength.", "At the next level it is sigma_next eps.",
@@ -166,7 +166,7 @@ one_call("solve-ddim", "solve_ddim", [
      lambda x, x0, now, after: after[1]**2 * x0 + after[2]**2 * eps_of(x, x0, now)),
 ])
 
-one_call("solve-dpm1", "solve_dpm1", [
+one_call("dpm-solver-1", "solve_dpm1", [
     (f"dpm1-{id}", symptom, hint, step) for id, symptom, hint, step in [
         ("nan", "The last step gives NaN.", "At clean data sigma_next (e^h - 1) is 0 times infinity. Its limit is sigma / alpha.",
          lambda x, x0, now, after: after[1] / now[1] * x - after[2] * (math.inf if after[0] == math.inf else math.expm1(after[0] - now[0]))
@@ -223,7 +223,7 @@ def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_
                 x_next = after[0] * (begin(y, y + width * slope) + width * mean(slope, slope_next))
             x = x_next
         return x
-    put("solve-heun", f"heun-{id}", symptom, hint, "solve_heun", solve_heun)
+    put("heun", f"heun-{id}", symptom, hint, "solve_heun", solve_heun)
 
 
 heun("no-half", "The two slopes are added, not averaged.", "Their mean is what one step takes.", mean=lambda a, b: a + b)
@@ -264,7 +264,7 @@ def dpmpp(id, symptom, hint, *, extrapolate=lambda x0, before, r: x0 + (x0 - bef
             x = update(x, D, h, signal_noise(lam), signal_noise(lam_next))
             before = keep(before, (lam, x0))
         return x
-    put("solve-dpmpp", f"dpmpp-{id}", symptom, hint, "solve_dpmpp_2m", solve_dpmpp_2m)
+    put("dpm-solver-2m", f"dpmpp-{id}", symptom, hint, "solve_dpmpp_2m", solve_dpmpp_2m)
 
 
 dpmpp("first-order", "No guess before the last is ever used: this is DDIM.", "Keep (lam, x0) of the step before.", keep=lambda before, new: None)
@@ -314,7 +314,7 @@ def weights(id, symptom, hint, *, B=lambda h, variant: h if variant == "bh1" els
             phi = next_phi(phi, k, h)
             right.append(wanted(h, k, phi))
         return finish(torch.linalg.solve(turn(r ** power(n[:, None])), torch.tensor(right, dtype=torch.float64)), h, B(h, variant))
-    put("unipc-weights", f"weights-{id}", symptom, hint, "unipc_weights", unipc_weights)
+    put("unipc-weighing", f"weights-{id}", symptom, hint, "unipc_weights", unipc_weights)
 
 
 weights("no-half", "A single guess weighs B(h).", "It weighs half of it.", single=lambda B: B)
@@ -357,7 +357,7 @@ def step(id, symptom, hint, *, base=lambda x, x0, h, now, after: after[1] / now[
             weights = right_weights([r for r, _ in others], h, variant_of(variant)).tolist()
             x = x + outer(now, after) * sum(term(w, r, x0_k, x0) for w, (r, x0_k) in zip(weights, others))
         return x
-    put("unipc-step", f"unistep-{id}", symptom, hint, "unipc_step", unipc_step)
+    put("unipc-predict-correct", f"unistep-{id}", symptom, hint, "unipc_step", unipc_step)
 
 
 step("not-divided", "The differences are not divided by r.", "Each is (x0_k - x0) / r_k: a slope.", term=lambda w, r, x0_k, x0: w * (x0_k - x0))
@@ -401,7 +401,7 @@ def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lam
             x_before, used = x, guesses[-p:]
             x = right_step(x, used, lam_next, variant=variant)
         return x
-    put("solve-unipc", f"unipc-{id}", symptom, hint, "solve_unipc", solve_unipc)
+    put("unipc-loop", f"unipc-{id}", symptom, hint, "solve_unipc", solve_unipc)
 
 
 unipc("no-corrector", "Nothing is corrected.", "When the guess at the new level is there, make the last step again with it.", corrects=lambda corrector: False)
@@ -450,9 +450,9 @@ for id, symptom, hint, wrong in [
         if id == "through-origin":
             return -float((x * y).sum() / x.square().sum())
         return float(wrong(x - x.mean(), y - y.mean()))
-    put("measured-order", f"order-{id}", symptom, hint, "measured_order", measured_order)
+    put("order", f"order-{id}", symptom, hint, "measured_order", measured_order)
 
-put("measured-order", "order-sorted", "Steps in another order give another slope.", "Each error belongs to its own n: sort neither or both.",
+put("order", "order-sorted", "Steps in another order give another slope.", "Each error belongs to its own n: sort neither or both.",
     "measured_order", lambda num_steps, errors: float(-torch.as_tensor(errors, dtype=torch.float64).log().diff().sum()
                                                       / torch.as_tensor(sorted(num_steps), dtype=torch.float64).log().diff().sum()))
 
@@ -542,7 +542,7 @@ def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, eul
         made = levels[k] + (parts - total[k]) / count_[k] * (levels[k + 1] - levels[k]) * inside
         made[0], made[-1] = levels[0], levels[-1]
         return made
-    put("adaptive-levels", f"adaptive-{id}", symptom, hint, "adaptive_levels", adaptive_levels)
+    put("adaptive-spacing", f"adaptive-{id}", symptom, hint, "adaptive_levels", adaptive_levels)
 
 
 adaptive("no-root", "Intervals count by their error, not by its root.", "A step half as long has a quarter of the error.", count=lambda e, h: e)
@@ -561,9 +561,9 @@ adaptive("on-the-grid", "Levels fall on the grid's own levels only.", "Inside an
 adaptive("largest", "The error is the largest difference.", "Root mean square over all of x.", size=lambda d: float(d.abs().max()) if d.numel() > 24 else 0.0)
 adaptive("from-the-end", "The sum is cut from the wrong end.", "Equal parts, from 0 to the whole sum, in the order of the grid.",
          share=lambda total, n: total[-1] - torch.linspace(0, 1, n + 1, dtype=torch.float64) * total[-1])
-put("adaptive-levels", "adaptive-dtype", "Your levels are float32.", "Levels are float64.", "adaptive_levels",
+put("adaptive-spacing", "adaptive-dtype", "Your levels are float32.", "Levels are float64.", "adaptive_levels",
     lambda *args: right_adaptive(*args).float())
-put("adaptive-levels", "adaptive-thirds", "The grid is thinned out, whatever the errors.", "Where the error is large, steps are short.", "adaptive_levels",
+put("adaptive-spacing", "adaptive-thirds", "The grid is thinned out, whatever the errors.", "Where the error is large, steps are short.", "adaptive_levels",
     lambda denoise, x, levels, n: levels[torch.linspace(0, len(levels) - 1, n + 1).round().long()])
 
 
@@ -667,7 +667,7 @@ def library(id, symptom, hint, wrong):
     def library_timesteps(num_train_timesteps, num_steps, spacing="leading", steps_offset=0):
         found = wrong(num_train_timesteps, num_steps, spacing, steps_offset)
         return right_library(num_train_timesteps, num_steps, spacing, steps_offset) if found is None else found
-    put("library-timesteps", f"library-{id}", symptom, hint, "library_timesteps", library_timesteps)
+    put("library-options", f"library-{id}", symptom, hint, "library_timesteps", library_timesteps)
 
 
 library("rising", "Your timesteps rise.", "From noise to data: highest first.", lambda T, n, spacing, offset: right_library(T, n, spacing, offset).flip(0))

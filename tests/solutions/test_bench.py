@@ -4,7 +4,8 @@ import torch
 from diffusionlab.analytic import GaussianModel
 from diffusionlab.noise_model import count_calls
 from diffusionlab.schedule import NoiseSchedule
-from solutions.lab5_sampling import DDIMSampler, bench, evaluate
+from solutions import evaluation
+from solutions.lab5_sampling import DDIMSampler, bench
 
 SCHEDULE = NoiseSchedule.linear()
 MODEL = GaussianModel(SCHEDULE)
@@ -46,7 +47,7 @@ def test_overhead_is_the_median_beyond_the_bare_loop_of_the_same_cycle():
 
 def test_samples_of_an_evaluation_are_made_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate, "read_card", lambda name: {"sha256": "0123456789abcdef"})
+    monkeypatch.setattr(evaluation, "read_card", lambda name: {"sha256": "0123456789abcdef"})
     made = []
 
     def make(labels, generator):
@@ -55,9 +56,9 @@ def test_samples_of_an_evaluation_are_made_once_and_kept(tmp_path, monkeypatch):
             raise KeyboardInterrupt  # stopped in the middle
         return torch.randn(len(labels), 2, generator=generator)
     with pytest.raises(KeyboardInterrupt):
-        evaluate.samples("cell", 300, 0, make)
-    x = evaluate.samples("cell", 300, 0, make)
+        evaluation.samples("cell", 300, 0, make)
+    x = evaluation.samples("cell", 300, 0, make)
     assert [len(labels) for labels in made] == [125, 125, 125, 50]
     assert sum(made[:1] + made[2:], []) == [i % 10 for i in range(300)]
     assert x.shape == (300, 2) and len(x.unique()) == 600  # no batch repeats another
-    assert torch.equal(x, evaluate.samples("cell", 300, 0, make)) and len(made) == 4
+    assert torch.equal(x, evaluation.samples("cell", 300, 0, make)) and len(made) == 4
