@@ -1,4 +1,4 @@
-"""Samples of the shipped network, kept as they are made, and what the classifier says of them. Shared by the labs' measurements."""
+"""Samples of the shipped network, kept as they are made, and what the classifier says of them: shared by all labs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generato
 
 
 def judge(x: Tensor) -> dict:
-    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real images."""
+    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real ones."""
     real, digits, n, generator = metrics.reference_features("real"), datasets.mnist("test")[1], len(x), seeded(0)
     ours = metrics.features(x)
     distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(digits, generator)[:n]])

@@ -25,13 +25,13 @@ class _Exact(NoiseModel):
         return self._eps(x, A.sqrt(), (1 - A).sqrt()).to(x.dtype)
 
     def denoise(self, x: Tensor, lam: float) -> Tensor:
-        """The best guess at the clean data in x [B, ...] at any finite log-SNR lam, between the timesteps too; in x's dtype."""
+        """The best guess at the clean data in x [B, ...] at any finite log-SNR, between the timesteps too; in x's dtype."""
         alpha, sigma = (torch.tensor(each, dtype=torch.float64, device=x.device) for each in signal_noise(lam))
         x64 = x.double()
         return ((x64 - sigma * self._eps(x64, alpha, sigma)) / alpha).to(x.dtype)
 
     def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The noise in x, where signal and noise have the weights alpha and sigma, each 0-d or [B, 1, ..., 1]; in float64."""
+        """The noise in x, in float64; alpha and sigma weigh signal and noise, each 0-d or [B, 1, ..., 1]."""
         raise NotImplementedError
 
 
@@ -54,7 +54,7 @@ class GaussianModel(_Exact):
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float64))
 
     def solution(self, x: Tensor, lam: float, lam_end: float) -> Tensor:
-        """Where the deterministic way from x at log-SNR lam leads by lam_end: each value keeps its place in its distribution."""
+        """Where the deterministic way from x at log-SNR lam leads by lam_end: each value keeps its place in the crowd."""
         (alpha, sigma), (alpha_end, sigma_end) = signal_noise(lam), signal_noise(lam_end)
         place = (x - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2).sqrt()
         return (alpha_end * self.mean + (alpha_end**2 * self.std**2 + sigma_end**2).sqrt() * place).to(x.dtype)
@@ -100,7 +100,8 @@ class GaussianMixture(_Exact):
     def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         variance = alpha**2 * self.stds**2 + sigma**2                         # [B, K] or [K]
         offset = x[:, None, :] - alpha[..., None] * self.means                # [B, K, d]
-        log_likelihood = self.weights.log() - offset.square().sum(-1) / (2 * variance) - self.means.shape[1] / 2 * variance.log()
+        distance = offset.square().sum(-1) / variance
+        log_likelihood = self.weights.log() - (distance + self.means.shape[1] * variance.log()) / 2
         share = log_likelihood.softmax(dim=1) / variance
         return sigma * (share[:, :, None] * offset).sum(1)
 

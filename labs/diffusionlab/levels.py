@@ -1,8 +1,8 @@
 """Noise levels on the scale that solvers of the diffusion ODE work on: the log-SNR, lambda = log(sqrt(A) / sqrt(1 - A)).
 
-A sampler that skips steps is a solver of an ordinary differential equation, and its natural clock is lambda: it rises from noise to
-data, and is infinite at clean data. A solver of this course is called as `solve(denoise, x, levels, *, callback=None)`: `levels` are the
-lambdas to visit, and `denoise(x, lam)` is the guess at the clean data.
+A sampler that skips steps is a solver of an ordinary differential equation, and its natural clock is lambda: it rises from
+noise to data, and is infinite at clean data. A solver of this course is called `solve(denoise, x, levels, *, callback=None)`:
+`levels` are the lambdas to visit, and `denoise(x, lam)` is the guess at the clean data.
 
 Source: Lu et al. 2022, "DPM-Solver", section 3.
 """
@@ -24,8 +24,8 @@ Denoise = Callable[[Tensor, float], Tensor]
 """`denoise(x, lam)` guesses the clean data in x [B, ...] at log-SNR lam."""
 
 Callback = Callable[[int, float, Tensor, Tensor], object]
-"""`callback(i, lam, x, x0)`, called once in step i, when x at lam has been denoised to x0. If it returns True, the solver stops there
-and returns x0."""
+"""`callback(i, lam, x, x0)`, called once in step i, when x at lam has been denoised to x0. If it returns True, the solver stops
+there and returns x0."""
 
 
 def log_snr(schedule: NoiseSchedule, t: int) -> float:
@@ -82,8 +82,8 @@ def timestep_at(schedule: NoiseSchedule, lam: float) -> int:
 def timesteps_near(schedule: NoiseSchedule, levels: Tensor) -> Tensor:
     """The timesteps nearest to log-SNRs, none of them twice.
 
-    Near clean data the table's log-SNRs lie far apart, so that several levels may share a nearest row. Counted from there, each timestep
-    is then at least one above the one before; and all fit below T.
+    Near clean data the table's log-SNRs lie far apart, so that several levels may share a nearest row. Counted from there,
+    each timestep is then at least one above the one before; and all fit below T.
 
     Args:
         schedule: the noise schedule.
@@ -114,7 +114,8 @@ class Denoiser:
         prediction: what the network predicts: "eps"; "x0"; or "v", which is alpha eps - sigma x_0 (Salimans and Ho 2022).
 
     Raises:
-        ValueError: another kind of prediction; when called, a lam outside the schedule, integer images, or an answer of another shape.
+        ValueError: another kind of prediction; when called, a lam outside the schedule, integer images, or an answer of
+            another shape.
     """
 
     def __init__(self, model, schedule: NoiseSchedule, prediction: str = "eps"):
@@ -172,7 +173,7 @@ def one_guess(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback
 
 
 def check_levels(levels: Tensor) -> None:
-    """Log-SNRs to visit: a tensor of at least two numbers, all rising or all falling, finite but for a last one of infinity."""
+    """Log-SNRs to visit: a tensor of at least two, all rising or all falling, finite but for a last one of infinity."""
     if not isinstance(levels, Tensor) or not levels.is_floating_point() or levels.ndim != 1 or len(levels) < 2:
         raise ValueError("levels must be a floating-point tensor of at least two log-SNRs")
     if not bool(torch.isfinite(levels[:-1]).all()) or bool(levels[-1].isnan()) or float(levels[-1]) == -math.inf:

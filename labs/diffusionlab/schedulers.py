@@ -1,7 +1,7 @@
 """The bridge to diffusers: our models behind its schedulers, and its schedulers where a solver of this course is expected.
 
-diffusers is imported on first use. A scheduler is configured by its own options; what each of them means is in diffusers' documentation
-and, measured, in Lab 6.
+diffusers is imported on first use. A scheduler is configured by its own options; what each of them means is in diffusers'
+documentation and, measured, in Lab 6.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ def make_scheduler(name: str, schedule: NoiseSchedule, **options):
 
     Args:
         name: one of SCHEDULERS.
-        schedule: the schedule that the model was trained with. The scheduler gets its float64 table; its own would be float32.
+        schedule: the schedule that the model was trained with. The scheduler gets its float64 table; its own would be
+            float32.
         options: diffusers' options for that scheduler, such as `timestep_spacing="trailing"`.
 
     Raises:
@@ -41,7 +42,8 @@ def make_scheduler(name: str, schedule: NoiseSchedule, **options):
     scheduler = kind(num_train_timesteps=schedule.num_timesteps, trained_betas=schedule.betas.numpy(), **options)
     scheduler.alphas_cumprod = schedule.alphas_cumprod.clone()
     if hasattr(scheduler, "final_alpha_cumprod"):
-        scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0] if not scheduler.config.set_alpha_to_one else torch.tensor(1.0)
+        ends_clean = scheduler.config.set_alpha_to_one
+        scheduler.final_alpha_cumprod = torch.tensor(1.0) if ends_clean else scheduler.alphas_cumprod[0]
     return scheduler
 
 
@@ -62,7 +64,8 @@ def solve_with_scheduler(scheduler, schedule: NoiseSchedule, denoise: Denoise, x
         denoise: `denoise(x, lam)` guesses the clean data.
         x: noisy data [B, ...] at the first timestep that the scheduler visits, as our solvers take it.
         num_steps: steps to take.
-        callback: called as `callback(i, lam, x, x0)` at every call of the model, i counting these; where it returns True, x0 is returned.
+        callback: called as `callback(i, lam, x, x0)` at every call of the model, i counting these; where it returns True, x0
+            is returned.
 
     Returns:
         x at the end, with the shape and dtype of the x given.

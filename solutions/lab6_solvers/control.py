@@ -14,9 +14,11 @@ def stop_when_settled(tolerance: float, patience: int = 1, after: float = 0.0) -
     """A callback that ends a run early: it returns True once the guess at the clean data has stopped changing.
 
     Args:
-        tolerance: a sample has not changed if its guess differs from that of the step before by at most this, as a root mean square.
+        tolerance: a sample has not changed if its guess differs from that of the step before by at most this, as a root mean
+            square.
         patience: in so many steps in a row no sample of the batch may have changed.
-        after: steps at a log-SNR below this do not count: in pure noise the guess holds still because it has not begun to move.
+        after: steps at a log-SNR below this do not count: in pure noise the guess holds still because it has not begun to
+            move.
 
     Returns:
         `callback(i, lam, x, x0)` for any solver. It can serve one run after another: step i = 0 begins a new one.
@@ -46,7 +48,7 @@ def stop_when_settled(tolerance: float, patience: int = 1, after: float = 0.0) -
 
 def solve_hybrid(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None, switch: float = 0.0,
                  eta: float = 1.0, late=solve_dpmpp_2m, generator: torch.Generator | None = None) -> Tensor:
-    """Stochastic while there is more noise than signal, deterministic after: DDIM with eta up to a level, then another solver.
+    """Stochastic in the noise, deterministic near data: DDIM with eta up to a level, then another solver.
 
     A stochastic step is x_next = alpha_next x0 + sqrt(sigma_next^2 - v) eps + sqrt(v) z, with
     v = eta^2 (sigma_next / sigma)^2 (1 - (alpha / alpha_next)^2).
@@ -55,9 +57,10 @@ def solve_hybrid(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callb
         denoise: `denoise(x, lam)` guesses the clean data.
         x: noisy data [B, ...] at levels[0].
         levels: float64 [n+1], the log-SNRs to visit, strictly rising; the last may be infinity.
-        callback: called as `callback(i, lam, x, x0)` once a step, i counted over both halves; where it returns True, x0 is returned.
-        switch: the first level of at least this log-SNR is where `late` takes over. A step that ends at the last level is never
-            stochastic if that is clean data: there is no noise to draw.
+        callback: called as `callback(i, lam, x, x0)` once a step, i counted over both halves; where it returns True, x0 is
+            returned.
+        switch: the first level of at least this log-SNR is where `late` takes over. A step that ends at the last level is
+            never stochastic if that is clean data: there is no noise to draw.
         eta: 0 is deterministic, 1 is DDPM on these levels.
         late: the solver of the second half, called as `late(denoise, x, levels, callback=...)`.
         generator: source of the fresh noise.
@@ -66,8 +69,8 @@ def solve_hybrid(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callb
         x at levels[-1], with the shape and dtype of the x given.
 
     Raises:
-        ValueError: integer images, levels that do not rise, eta negative or so large that v exceeds sigma_next^2, NaN or infinity
-            in the result.
+        ValueError: integer images, levels that do not rise, eta negative or so large that v exceeds sigma_next^2, NaN or
+            infinity in the result.
     """
     ### BEGIN SOLUTION
     check_images(x)
@@ -86,7 +89,7 @@ def solve_hybrid(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callb
         (alpha, sigma), (alpha_next, sigma_next) = signal_noise(lam), signal_noise(lam_next)
         v = (eta * sigma_next / sigma) ** 2 * (1 - (alpha / alpha_next) ** 2)
         if v > sigma_next**2:
-            raise ValueError("eta is too large for these steps: v would exceed sigma_next^2, all the noise that x_next may hold")
+            raise ValueError("eta is too large for these steps: v would exceed all the noise that x_next may hold")
         x = alpha_next * x0 + math.sqrt(sigma_next**2 - v) * (x - alpha * x0) / sigma
         if v > 0:
             x = x + math.sqrt(v) * standard_normal_like(x, generator)

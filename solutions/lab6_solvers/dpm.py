@@ -8,9 +8,9 @@ from diffusionlab.levels import Callback, Denoise, check_levels, signal_noise
 
 
 def solve_dpm1(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None) -> Tensor:
-    """DPM-Solver of order 1: the linear part exactly, the predicted noise held still over a step of h in log-SNR. NFE: the steps.
+    """DPM-Solver of order 1: the linear part exactly, the predicted noise held still over a step. NFE: the steps.
 
-    x_next = alpha_next / alpha x - sigma_next (e^h - 1) eps.
+    With h = lam_next - lam: x_next = alpha_next / alpha x - sigma_next (e^h - 1) eps.
 
     Args:
         denoise: `denoise(x, lam)` guesses the clean data.
@@ -46,7 +46,7 @@ def solve_dpm1(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callbac
 
 def solve_dpmpp_2m(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None,
                    lower_order_final: bool = True, history: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
-    """DPM-Solver++(2M): the guess at the clean data is carried on along a straight line through the last two. NFE: the steps.
+    """DPM-Solver++(2M): the guess at the clean data is carried on in a line through the last two. NFE: the steps.
 
     With h = lam_next - lam and r = (lam - lam_before) / h:
     D = x0 + (x0 - x0_before) / (2 r), and x_next = sigma_next / sigma x - alpha_next (e^-h - 1) D.

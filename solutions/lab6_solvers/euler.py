@@ -6,7 +6,7 @@ from diffusionlab.levels import Callback, Denoise, check_levels, signal_noise
 
 
 def solve_ddim(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None) -> Tensor:
-    """Euler's method in the variables y = x / alpha and s = sigma / alpha, where dy/ds = eps: DDIM at eta = 0. NFE: the steps.
+    """DDIM at eta = 0, which is Euler's method for dy/ds = eps with y = x / alpha, s = sigma / alpha. NFE: the steps.
 
     Args:
         denoise: `denoise(x, lam)` guesses the clean data.

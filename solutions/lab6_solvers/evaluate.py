@@ -1,8 +1,8 @@
 """Measure quality against network calls for every solver, on the network that the course ships.
 
-`python -m solutions.lab6_solvers.evaluate` makes the samples of every cell (a solver, a spacing, a number of calls), judges them, and
-prints a table with its verdict: does a solver of order 2 with 10 calls come as near to real digits as DDIM with 50? Samples are kept in
-runs/ as they are made, apart for each network: started again, it goes on from there.
+`python -m solutions.lab6_solvers.evaluate` makes the samples of every cell (a solver, a spacing, a number of calls), judges
+them, and prints a table with its verdict: does a solver of order 2 with 10 calls come as near to real digits as DDIM with
+50? Samples are kept in runs/ as they are made, apart for each network: started again, it goes on from there.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from .heun import solve_heun
 from .spacing import create_timesteps
 from .unipc import solve_unipc
 
-SOLVERS = {"ddim": solve_ddim, "heun": solve_heun, "dpmpp-2m": solve_dpmpp_2m, "unipc-2": solve_unipc, "unipc-3": partial(solve_unipc, order=3)}
+SOLVERS = {"ddim": solve_ddim, "heun": solve_heun, "dpmpp-2m": solve_dpmpp_2m, "unipc-2": solve_unipc,
+           "unipc-3": partial(solve_unipc, order=3)}
 
 
 class Cell(NamedTuple):
@@ -49,9 +50,11 @@ class Cell(NamedTuple):
 
 
 BASELINE = Cell("ddim", "uniform", 50)
-CONTENDERS = [Cell(solver, spacing, 10) for solver in ("dpmpp-2m", "unipc-2", "unipc-3") for spacing in ("uniform", "log-snr")]
+CONTENDERS = [Cell(solver, spacing, 10) for solver in ("dpmpp-2m", "unipc-2", "unipc-3")
+              for spacing in ("uniform", "log-snr")]
 OTHERS = [Cell("ddim", "uniform", 10), Cell("ddim", "log-snr", 10), Cell("heun", "uniform", 5), Cell("heun", "log-snr", 5),
-          *(Cell(solver, spacing, steps) for steps in (5, 20) for solver in ("ddim", "dpmpp-2m", "unipc-2") for spacing in ("uniform", "log-snr"))]
+          *(Cell(solver, spacing, steps) for steps in (5, 20) for solver in ("ddim", "dpmpp-2m", "unipc-2")
+            for spacing in ("uniform", "log-snr"))]
 
 
 def measure(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed: int) -> dict:
@@ -67,7 +70,8 @@ def measure(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
 def verdict(cells: dict[Cell, dict]) -> str:
     """The comparison that the lab is about, in one sentence."""
     base, _ = cells[BASELINE]["frechet_to_real"]
-    best = min((cell for cell in cells if cell in CONTENDERS), key=lambda cell: cells[cell]["frechet_to_real"][0], default=None)
+    best = min((cell for cell in cells if cell in CONTENDERS), key=lambda cell: cells[cell]["frechet_to_real"][0],
+               default=None)
     if best is None:
         return "no solver of order 2 with 10 calls was measured"
     reached, _ = cells[best]["frechet_to_real"]
@@ -77,7 +81,8 @@ def verdict(cells: dict[Cell, dict]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m solutions.lab6_solvers.evaluate", description=__doc__.partition("\n")[0],
+    parser = argparse.ArgumentParser(prog="python -m solutions.lab6_solvers.evaluate",
+                                     description=__doc__.partition("\n")[0],
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--samples", type=int, default=1000, help="samples for each cell, with balanced labels")
     parser.add_argument("--seed", type=int, default=0, help="of the starting noise, which all cells share")
@@ -101,7 +106,8 @@ def main() -> None:
         table.add_column(head, justify="left" if head in ("solver", "spacing") else "right")
     for cell in sorted(found, key=lambda cell: (cell.nfe, found[cell]["frechet_to_real"][0])):
         distance, spread = found[cell]["frechet_to_real"]
-        table.add_row(cell.solver, cell.spacing, str(cell.nfe), f"{distance:.2f} +- {spread:.2f}", f"{found[cell]['judged_as_asked']:.1%}")
+        table.add_row(cell.solver, cell.spacing, str(cell.nfe), f"{distance:.2f} +- {spread:.2f}",
+                      f"{found[cell]['judged_as_asked']:.1%}")
     floor, spread = next(iter(found.values()))["frechet_floor_real_to_real"]
     table.add_row("real against real", "", "", f"{floor:.2f} +- {spread:.2f}", "")
     Console().print(table)

@@ -87,7 +87,8 @@ def called_back(rng: np.random.Generator, name: str, points: tuple[float, float]
     yield Part("the callback is told i, lam, x and x0 once a step", points[0],
                recorded(trajectory(), name, denoiser(), tensor(x), tensor(levels), **options), (*TOLD, Look("value.result")))
     yield Part("where the callback returns True, x0 is returned at once", points[1],
-               recorded(trajectory(2), name, denoiser(), tensor(x), tensor(levels), **options), (Look("value.result"), TIMESTEPS))
+               recorded(trajectory(2), name, denoiser(), tensor(x), tensor(levels), **options),
+               (Look("value.result"), TIMESTEPS))
 
 
 # ---------------------------------------------------------------------------------------------- part 1
@@ -112,9 +113,11 @@ def measured_order(rng):
     order = float(rng.uniform(0.8, 3.2))
     errors = [float(rng.uniform(0.1, 5)) * n**-order for n in steps]
     clean = [3.7 * n**-order for n in steps]
-    yield Part("errors that fall like 1 / n^p", 1.5, call("measured_order", steps, clean), (EXACT,), {"value": np.array(order)})
+    yield Part("errors that fall like 1 / n^p", 1.5, call("measured_order", steps, clean), (EXACT,),
+               {"value": np.array(order)})
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    yield Part("errors that scatter: the slope of the best straight line", 1, call("measured_order", steps, errors), (EXACT,),
+    yield Part("errors that scatter: the slope of the best straight line", 1, call("measured_order", steps, errors),
+               (EXACT,),
                {"value": np.array(slope)})
     yield Part("in any order", 0.5, call("measured_order", steps[::-1], clean[::-1]), (EXACT,), {"value": np.array(order)})
 
@@ -165,9 +168,11 @@ def solve_dpmpp(rng):
         return call("solve_dpmpp_2m", denoiser(), tensor(x), tensor(levels), **options)
     yield Part("the first step, without a guess before it", 2,
                solve(x, some_levels(rng, 1, end=int(rng.integers(20, 50))), lower_order_final=False), LIKE_X)
-    yield Part("four steps of unequal length, none of lower order", 4, solve(x.astype(float), some_levels(rng, 4, end=20), lower_order_final=False),
+    yield Part("four steps of unequal length, none of lower order", 4,
+               solve(x.astype(float), some_levels(rng, 4, end=20), lower_order_final=False),
                LIKE_X)
-    yield Part("the last step to a finite level is of lower order, unless told otherwise", 1.5, solve(x.astype(float), some_levels(rng, 3, end=20)))
+    yield Part("the last step to a finite level is of lower order, unless told otherwise", 1.5,
+               solve(x.astype(float), some_levels(rng, 3, end=20)))
     whole = solve(x.astype(float), some_levels(rng, 5))
     last = solve(x.astype(float), some_levels(rng, 3), lower_order_final=False)
     yield Part("the last step to clean data always is", 1.5, [whole, last], (Look("value.0"), Look("value.1")))
@@ -185,13 +190,15 @@ def unipc_weights(rng):
     behind = [-float(rng.uniform(0.5, 0.9)), -float(rng.uniform(1.4, 2.0))]
     yield Part("a single guess: half of B(h), bh2", 1, weights([behind[0]]), (EXACT,))
     yield Part("a single guess: half of B(h), bh1", 1, weights([1.0], "bh1"), (EXACT,))
-    yield Part("two guesses", 2.5, [weights(behind), weights([behind[0], 1.0])], (Look("value.0", "close", {"atol": 1e-6}), Look("value.1", "close", {"atol": 1e-6})))
+    yield Part("two guesses", 2.5, [weights(behind), weights([behind[0], 1.0])],
+               (Look("value.0", "close", {"atol": 1e-6}), Look("value.1", "close", {"atol": 1e-6})))
     yield Part("three guesses", 1.5, weights([*behind, 1.0]), (Look("value", "close", {"rtol": 1e-5, "atol": 1e-7}), DTYPE))
     yield Part("a step back to noise, h below 0", 1, [weights(behind, h=-0.7), weights([1.0], "bh1", -0.7)],
                (Look("value.0", "close", {"atol": 1e-6}), Look("value.1", "close", {"atol": 1e-6})))
 
 
-@question("unipc-predict-correct", 7, "Predict and correct", "unipc_step", "unipc_weights", needs=("unipc-weighing",), method="unipc_step")
+@question("unipc-predict-correct", 7, "Predict and correct", "unipc_step", "unipc_weights", needs=("unipc-weighing",),
+          method="unipc_step")
 def unipc_step(rng):
     x = normal(rng, 4, 1, 3, 4, dtype=float)
     lams = np.cumsum(rng.uniform(0.2, 0.7, 4)) - 1.5
@@ -201,16 +208,19 @@ def unipc_step(rng):
         options = {key: tensor(each) if key == "x0_next" else each for key, each in options.items()}
         return call("unipc_step", tensor(x), given, lam_next, **options)
     x0_next, lam_next = normal(rng, 4, 1, 3, 4, dtype=float), float(lams[3])
-    yield Part("the predictor with one guess, to a finite level and to clean data", 1.5, [step(1, lam_next), step(1, math.inf)],
+    yield Part("the predictor with one guess, to a finite level and to clean data", 1.5,
+               [step(1, lam_next), step(1, math.inf)],
                (Look("value.0"), Look("value.1"), INPUTS))
     yield Part("the predictor with two guesses and with three", 2, [step(2, lam_next), step(3, lam_next)],
                (Look("value.0"), Look("value.1"), INPUTS))
-    yield Part("the corrector with one guess more", 2.5, [step(1, lam_next, x0_next=x0_next), step(2, lam_next, x0_next=x0_next)],
+    yield Part("the corrector with one guess more", 2.5,
+               [step(1, lam_next, x0_next=x0_next), step(2, lam_next, x0_next=x0_next)],
                (Look("value.0"), Look("value.1"), INPUTS))
     yield Part("with bh1", 1, step(2, lam_next, variant="bh1"), LIKE_X)
 
 
-@question("unipc-loop", 7, "UniPC, the whole loop", "solve_unipc", "unipc_step", "unipc_weights", needs=("unipc-predict-correct", "unipc-weighing"))
+@question("unipc-loop", 7, "UniPC, the whole loop", "solve_unipc", "unipc_step", "unipc_weights",
+          needs=("unipc-predict-correct", "unipc-weighing"))
 def solve_unipc(rng):
     x = normal(rng, 4, 1, 3, 4, dtype=float)
     def solve(levels, **options):
@@ -218,12 +228,14 @@ def solve_unipc(rng):
     whole = solve(some_levels(rng, 5))
     yield Part("order 2, five steps to clean data", 2, whole, LIKE_X)
     yield Part("the model is asked once a step, for predictor and corrector together", 1, whole, (VALUE, TIMESTEPS))
-    yield Part("order 3, and bh1", 1, [solve(some_levels(rng, 5), order=3), solve(some_levels(rng, 4), order=1, variant="bh1")],
+    yield Part("order 3, and bh1", 1, [solve(some_levels(rng, 5), order=3),
+                                       solve(some_levels(rng, 4), order=1, variant="bh1")],
                (Look("value.0"), Look("value.1")))
     yield Part("without the corrector", 1, solve(some_levels(rng, 4), order=3, corrector=False))
     levels = some_levels(rng, 4, end=20)
     yield Part("full order to the end, going on from guesses made before", 1,
-               [solve(levels, order=3, lower_order_final=False), solve(levels, order=3, lower_order_final=False, history=history(rng, levels, 2))],
+               [solve(levels, order=3, lower_order_final=False),
+                solve(levels, order=3, lower_order_final=False, history=history(rng, levels, 2))],
                (Look("value.0"), Look("value.1")))
     yield from called_back(rng, "solve_unipc", (0.5, 0.5))
 
@@ -243,15 +255,22 @@ def steps_spacing(rng):
             rising.append(min(max(t, rising[-1] + 1) if rising else t, T - len(lams) + i))
         return np.array(rising[::-1])
 
+    def quadratic(n):
+        return np.maximum(np.arange(n), np.round((T - 1) * (np.arange(n) / (n - 1)) ** 2)).astype(int)[::-1].copy()
+
+    def karras(n):
+        s = np.linspace(np.exp(-table[-1] / 7), np.exp(-table[0] / 7), n) ** 7
+        return apart((-np.log(s)).clip(table[-1], table[0]))
+
     spacings = {"uniform": (1, lambda n: np.linspace(T - 1, 0, n).round().astype(int)),
-                "trailing": (1, lambda n: np.round(T - np.arange(n) * T / n).astype(int) - 1),
-                "quadratic": (1, lambda n: np.maximum(np.arange(n), np.round((T - 1) * (np.arange(n) / (n - 1)) ** 2)).astype(int)[::-1].copy()),
-                "log-snr": (2.5, lambda n: apart(np.linspace(table[-1], table[0], n))),
-                "karras": (2.5, lambda n: apart(-np.log(np.linspace(np.exp(-table[-1] / 7), np.exp(-table[0] / 7), n) ** 7).clip(-table[0], -table[-1])))}
+                "trailing": (1, lambda n: np.round(T - np.arange(n) * T / n).astype(int) - 1), "quadratic": (1, quadratic),
+                "log-snr": (2.5, lambda n: apart(np.linspace(table[-1], table[0], n))), "karras": (2.5, karras)}
     for spacing, (points, formula) in spacings.items():
-        wants = {"value.0": formula(n), "value.1": formula(50), "value.2": np.array([T - 1]), "value.3": np.arange(T)[::-1].copy()}
+        wants = {"value.0": formula(n), "value.1": formula(50), "value.2": np.array([T - 1]),
+                 "value.3": np.arange(T)[::-1].copy()}
         yield Part(f"{spacing}: where the steps fall; a single one; all T of them", points,
-                   [call("create_timesteps", linear(), k, spacing) for k in (n, 50, 1, T)], tuple(Look(at, "falling") for at in wants), wants)
+                   [call("create_timesteps", linear(), k, spacing) for k in (n, 50, 1, T)],
+                   tuple(Look(at, "falling") for at in wants), wants)
 
 
 @question("adaptive-spacing", 6, "Steps where the error is", "adaptive_levels")
@@ -265,10 +284,13 @@ def adaptive_levels(rng):
     yield Part("two calls of the model an interval of the grid", 1, adapted, (VALUE, TIMESTEPS))
     ends = [call("operator:getitem", adapted, i) for i in (0, -1)]
     yield Part("as many levels as asked for, from the grid's first to its last", 1, [adapted, *ends],
-               (Look("value.0"), Look("value.1", "same"), Look("value.2", "same")), {"value.1": np.array(grid[0]), "value.2": np.array(grid[-1])})
-    still = call("diffusionlab.levels:Denoiser", call("diffusionlab.analytic:GaussianModel", linear(), 0.0, 0.0, (1, 3, 4)), linear())
+               (Look("value.0"), Look("value.1", "same"), Look("value.2", "same")),
+               {"value.1": np.array(grid[0]), "value.2": np.array(grid[-1])})
+    still = call("diffusionlab.levels:Denoiser", call("diffusionlab.analytic:GaussianModel", linear(), 0.0, 0.0, (1, 3, 4)),
+                 linear())
     zeros = np.zeros((2, 1, 3, 4))
-    yield Part("evenly spaced where no error is seen at all", 1, call("adaptive_levels", still, tensor(zeros), tensor(grid), 5),
+    yield Part("evenly spaced where no error is seen at all", 1,
+               call("adaptive_levels", still, tensor(zeros), tensor(grid), 5),
                (Look("value", "close", {"atol": 1e-5}),), {"value": np.linspace(grid[0], grid[-1], 6)})
 
 
@@ -276,7 +298,7 @@ def adaptive_levels(rng):
 def early_exit(rng):
     base = normal(rng, 4, 1, 3, 3)
     def told(stop, changes, lams=None, first=0):
-        """The answers of one callback to guesses that change in the first sample by so much, as a root mean square, from one to the next."""
+        """The answers of one callback to guesses of which one sample changes by so much (root mean square) in each step."""
         guesses, answers = base.astype(float), []
         for i, change in enumerate(changes):
             guesses = guesses.copy()
@@ -292,11 +314,14 @@ def early_exit(rng):
     yield part("it stops once no sample's guess has changed by more than the tolerance", 2,
                told(call("stop_when_settled", tolerance), [0, large, large, small]), [False, False, False, True])
     yield part("patience: so many quiet steps in a row", 1,
-               told(call("stop_when_settled", tolerance, 2), [0, small, large, small, small]), [False, False, False, False, True])
+               told(call("stop_when_settled", tolerance, 2), [0, small, large, small, small]),
+               [False, False, False, False, True])
     again = call("stop_when_settled", tolerance)
-    yield part("a new run begins at i = 0", 1, [*told(again, [0, small]), *told(again, [0, large])], [False, True, False, False])
+    yield part("a new run begins at i = 0", 1, [*told(again, [0, small]), *told(again, [0, large])],
+               [False, True, False, False])
     yield part("quiet steps in pure noise do not count", 1,
-               told(call("stop_when_settled", tolerance, patience=2, after=0.5), [0, small, small, small, small], [-2, -1, 0.2, 0.7, 1.5]),
+               told(call("stop_when_settled", tolerance, patience=2, after=0.5), [0, small, small, small, small],
+                    [-2, -1, 0.2, 0.7, 1.5]),
                [False, False, False, False, True])
 
 
@@ -310,10 +335,12 @@ def hybrid(rng):
     plain = call("solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0, late=late)
     yield Part("without noise: DDIM up to the switch, and then the other solver", 1.5, plain, (*LIKE_X, TIMESTEPS))
     yield Part("a switch that lies on a level belongs to the second half; one above all leaves only the first", 0.5,
-               [call("solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=each, eta=0.0, late=late) for each in (float(levels[2]), 99.0)],
+               [call("solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=each, eta=0.0, late=late)
+                for each in (float(levels[2]), 99.0)],
                (Look("value.0"), Look("value.1"), TIMESTEPS))
     seed, other = (int(s) for s in rng.integers(2**31, size=2))
-    steps, eta, mean, std = some_levels(rng, 3, end=int(rng.integers(60, 90)), lowest=200), float(rng.uniform(0.5, 0.9)), 0.6, 0.5
+    steps = some_levels(rng, 3, end=int(rng.integers(60, 90)), lowest=200)
+    eta, mean, std = float(rng.uniform(0.5, 0.9)), 0.6, 0.5
     points = ask(tensor(np.array([[0.4]])), "repeat", N, 1)
     def drawn(seed):
         return call("solve_hybrid", exact(mean, std, (1,)), points, tensor(steps), switch=99.0, eta=eta,
@@ -327,11 +354,14 @@ def hybrid(rng):
         c = alpha_next / alpha + on_eps * k
         m, v = c * m - on_eps * k * alpha * mean, c**2 * v + fresh
     same, another = call("torch:sub", drawn(seed), drawn(seed)), call("torch:sub", drawn(seed), drawn(other))
-    yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed", 2, [drawn(seed), same, another],
+    yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed", 2,
+               [drawn(seed), same, another],
                tuple(Look(f"value.{i}", "moments") for i in range(3)),
-               {"value.0": np.array([m, math.sqrt(v), N]), "value.1": np.array([0.0, 0.0, N]), "value.2": np.array([0.0, math.sqrt(2 * v), N])})
+               {"value.0": np.array([m, math.sqrt(v), N]), "value.1": np.array([0.0, 0.0, N]),
+                "value.2": np.array([0.0, math.sqrt(2 * v), N])})
     yield Part("the callback counts over both halves", 1,
-               recorded(trajectory(), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0, late=late), TOLD)
+               recorded(trajectory(), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0,
+                        late=late), TOLD)
 
 
 # ---------------------------------------------------------------------------------------------- part 6 and the rest
@@ -347,17 +377,20 @@ def library_timesteps(rng):
     yield part("leading: counted up from 0", 1.5, [(n,), (50,), (T,)], lambda n: (np.arange(n) * (T // n))[::-1].copy())
     yield part("leading, with steps_offset", 0.5, [(n, 1)], lambda n, k: (np.arange(n) * (T // n))[::-1] + k)
     # Where T - 1 divides evenly nothing is left to rounding.
-    yield part("linspace: both ends, whatever steps_offset", 1, [(10,), (28, 1)], lambda n, *_: np.linspace(0, T - 1, n).round().astype(int)[::-1].copy())
-    yield part("trailing: counted down from T", 1, [(8,), (50, 1)], lambda n, *_: np.round(T - np.arange(n) * T / n).astype(int) - 1)
+    yield part("linspace: both ends, whatever steps_offset", 1, [(10,), (28, 1)],
+               lambda n, *_: np.linspace(0, T - 1, n).round().astype(int)[::-1].copy())
+    yield part("trailing: counted down from T", 1, [(8,), (50, 1)],
+               lambda n, *_: np.round(T - np.arange(n) * T / n).astype(int) - 1)
 
 
-@question("solver-bad-input", 4, "Bad input is refused", "solve_ddim", "measured_order", "solve_heun", "solve_dpm1", "solve_dpmpp_2m",
-          "unipc_weights", "solve_unipc", "create_timesteps", "adaptive_levels", "stop_when_settled", "solve_hybrid", "library_timesteps",
-          "unipc_step")
+@question("solver-bad-input", 4, "Bad input is refused", "solve_ddim", "measured_order", "solve_heun", "solve_dpm1",
+          "solve_dpmpp_2m", "unipc_weights", "unipc_step", "solve_unipc", "create_timesteps", "adaptive_levels",
+          "stop_when_settled", "solve_hybrid", "library_timesteps")
 def bad_input(rng):
     array, levels = normal(rng, 2, 1, 3, 4), some_levels(rng, 4)
     x, pixels, steps = tensor(array), tensor(rng.integers(0, 255, (2, 1, 3, 4))), tensor(levels)
-    wrong = {"repeated": levels[[0, 1, 1, 2, 3]], "disorder": levels[[0, 2, 1, 3]], "single": levels[:1], "outside": np.array([-8.0, *levels])}
+    wrong = {"repeated": levels[[0, 1, 1, 2, 3]], "disorder": levels[[0, 2, 1, 3]], "single": levels[:1],
+             "outside": np.array([-8.0, *levels])}
     wrong = {key: tensor(each) for key, each in wrong.items()}
     broken = exact(math.nan)
     def solve(name, denoise=exact(), x=x, steps=steps, **options):
@@ -371,8 +404,10 @@ def bad_input(rng):
         "a level twice": (solve("solve_heun"), solve("solve_heun", steps=wrong["repeated"])),
         "levels in disorder": (solve("solve_dpmpp_2m"), solve("solve_dpmpp_2m", steps=wrong["disorder"])),
         "a single level": (solve("solve_dpm1"), solve("solve_dpm1", steps=wrong["single"])),
-        "a level outside the table": (solve("solve_unipc", denoiser()), solve("solve_unipc", denoiser(), steps=wrong["outside"])),
-        "an order above the number of steps": (solve("solve_unipc"), solve("solve_unipc", steps=tensor(levels[-3:]), order=3)),
+        "a level outside the table": (solve("solve_unipc", denoiser()),
+                                      solve("solve_unipc", denoiser(), steps=wrong["outside"])),
+        "an order above the number of steps": (solve("solve_unipc"),
+                                               solve("solve_unipc", steps=tensor(levels[-3:]), order=3)),
         "an unknown variant of B(h)": (weights, call("unipc_weights", [-1.0], 0.5, "bh3")),
         "weights for an infinite step": (weights, call("unipc_weights", [-1.0, 1.0], math.inf)),
         "an unknown spacing": (spacing, call("create_timesteps", linear(), 10, "cubic")),
@@ -386,8 +421,10 @@ def bad_input(rng):
     }
     # What the good call answers is its own question's matter; here it must only not be refused.
     for title, (good, bad) in cases.items():
-        yield Part(title, 4 / len(cases), [attempt(good), attempt(bad)], (Look("value.0", "accepted"), Look("value.1", "refused")),
+        yield Part(title, 4 / len(cases), [attempt(good), attempt(bad)],
+                   (Look("value.0", "accepted"), Look("value.1", "refused")),
                    {"value.0": "", "value.1": "ValueError"})
 
 
-QUESTIONS += [Question("solver-analysis", 6, "What your measurements say"), Question("solver-code-quality", 2, "Code that others can read")]
+QUESTIONS += [Question("solver-analysis", 6, "What your measurements say"),
+              Question("solver-code-quality", 2, "Code that others can read")]

@@ -15,7 +15,8 @@ def solve_heun(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callbac
         denoise: `denoise(x, lam)` guesses the clean data.
         x: noisy data [B, ...] at levels[0].
         levels: float64 [n+1], the log-SNRs to visit, strictly rising (or falling, to encode); the last may be infinity.
-        callback: called as `callback(i, lam, x, x0)` once a step, at its start; where it returns True, x0 is returned at once.
+        callback: called as `callback(i, lam, x, x0)` once a step, at its start; where it returns True, x0 is returned at
+            once.
 
     Returns:
         x at levels[-1], with the shape and dtype of the x given.

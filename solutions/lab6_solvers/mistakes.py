@@ -1,7 +1,8 @@
 """Typical mistakes of Lab 6: each a variant of one reference function, what the student sees, and a hint.
 
-The first entry that explains everything that was seen is the one named. A mutant that equals the reference on all valid input is no
-mistake and is not listed: bh1 for bh2 where the weights come from a system of equations, for one; B(h) cancels there.
+The first entry that explains everything that was seen is the one named. A mutant that equals the reference on all valid
+input is no mistake and is not listed: bh1 for bh2 where the weights come from a system of equations, for one; B(h) cancels
+there.
 """
 
 import math
@@ -13,7 +14,8 @@ from solutions.questions import Catalogue
 
 from . import (adaptive_levels as right_adaptive, create_timesteps as right_timesteps, library_timesteps as right_library,
                solve_ddim as right_ddim, solve_dpm1 as right_dpm1, solve_dpmpp_2m as right_dpmpp, solve_heun as right_heun,
-               solve_hybrid as right_hybrid, solve_unipc as right_unipc, stop_when_settled as right_stop, unipc_step as right_step,
+               solve_hybrid as right_hybrid, solve_unipc as right_unipc, stop_when_settled as right_stop,
+               unipc_step as right_step,
                unipc_weights as right_weights)
 
 MISTAKES = Catalogue()
@@ -70,29 +72,38 @@ def asked_twice(denoise, x, levels, callback):
     return lambda x, lam: (denoise(x, lam), denoise(x, lam))[1], x, levels, callback
 
 
+def on_other_levels(change):
+    return about_the_run(lambda denoise, x, levels, callback: (denoise, x, change(levels), callback))
+
+
 def told(change):
     return about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels, callback and change(callback)))
 
 
 ALIKE = {
-    "asks-next": ("The model is asked at the level that the step leads to.", "x is at levels[i]: that is what the model must be told.",
+    "asks-next": ("The model is asked at the level that the step leads to.",
+                  "x is at levels[i]: that is what the model must be told.",
                   about_the_run(asked_at_the_next)),
     "asks-twice": ("The model is called twice as often as need be.", "Keep its answer: the network is what takes the time.",
                    about_the_run(asked_twice)),
     "skips-first": ("The first step is missing.", "x is at levels[0]; pair each level with its successor.",
-                    about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels[1:] if len(levels) > 2 else levels, callback))),
+                    on_other_levels(lambda levels: levels[1:] if len(levels) > 2 else levels)),
     "skips-last": ("The last step is missing.", "n + 1 levels are n steps: the last leads to levels[-1].",
-                   about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels[:-1] if len(levels) > 2 else levels, callback))),
+                   on_other_levels(lambda levels: levels[:-1] if len(levels) > 2 else levels)),
     "only-rises": ("Falling levels are turned round.", "Walk them in the order given: up for sampling, down for encoding.",
-                   about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels.sort().values, callback))),
-    "dtype": ("Your result is float64 whatever x was.", "Take Python floats as coefficients: they leave the dtype of x alone.",
+                   on_other_levels(lambda levels: levels.sort().values)),
+    "dtype": ("Your result is float64 whatever x was.",
+              "Take Python floats as coefficients: they leave the dtype of x alone.",
               about_the_result(lambda result, x: result.double())),
-    "in-place": ("You write the result into the x that was passed in.", "Whoever called you still needs it: `+=`, `mul_` and the like change it.",
+    "in-place": ("You write the result into the x that was passed in.",
+                 "Whoever called you still needs it: `+=`, `mul_` and the like change it.",
                  about_the_result(lambda result, x: x.copy_(result))),
-    "never-calls-back": ("The callback is never called.", "Call it once a step, after the guess.", told(lambda callback: None)),
+    "never-calls-back": ("The callback is never called.", "Call it once a step, after the guess.",
+                         told(lambda callback: None)),
     "never-stops": ("What the callback returns is not looked at.", "Where it is True, return x0 at once.",
                     told(lambda callback: lambda *each: (callback(*each), None)[1])),
-    "stops-with-x": ("Stopped by the callback, you return the noisy x.", "The best there is at that moment is the guess: return x0.",
+    "stops-with-x": ("Stopped by the callback, you return the noisy x.",
+                     "The best there is at that moment is the guess: return x0.",
                      stops_with_x),
     "counts-from-1": ("The callback is told steps 1, 2, ...", "Steps are counted from 0, as `enumerate` does.",
                       told(lambda callback: lambda i, *rest: callback(i + 1, *rest))),
@@ -140,7 +151,8 @@ def euler(x, x0, now, after, *, eps=eps_of, width=lambda now, after: after[2] / 
 
 
 one_call("ddim-euler", "solve_ddim", [
-    ("ddim-guess-only", "Every step returns the guess, without noise.", "At level s there must be noise sigma_s: mix eps back in.",
+    ("ddim-guess-only", "Every step returns the guess, without noise.",
+     "At level s there must be noise sigma_s: mix eps back in.",
      lambda x, x0, now, after: after[1] * x0),
     ("ddim-old-noise", "The noise keeps its old strength.", "At the next level it is sigma_next eps.",
      lambda x, x0, now, after: after[1] * x0 + now[2] * eps_of(x, x0, now)),
@@ -152,45 +164,56 @@ one_call("ddim-euler", "solve_ddim", [
      lambda x, x0, now, after: euler(x, x0, now, after, into=lambda x, now: x)),
     ("ddim-eps-unscaled", "Your noise is not divided by sigma.", "x = alpha x0 + sigma eps; solve it for eps.",
      lambda x, x0, now, after: euler(x, x0, now, after, eps=lambda x, x0, now: x - now[1] * x0)),
-    ("ddim-eps-no-alpha", "In your noise x0 lacks its alpha.", "x = alpha x0 + sigma eps. (x - x0) / sigma holds for y, not for x.",
+    ("ddim-eps-no-alpha", "In your noise x0 lacks its alpha.",
+     "x = alpha x0 + sigma eps. (x - x0) / sigma holds for y, not for x.",
      lambda x, x0, now, after: euler(x, x0, now, after, eps=lambda x, x0, now: (x - x0) / now[2])),
     ("ddim-x0-for-eps", "The slope is the guess x0.", "dy/ds is the noise: eps = (x - alpha x0) / sigma.",
      lambda x, x0, now, after: euler(x, x0, now, after, eps=lambda x, x0, now: x0)),
-    ("ddim-lambda-width", "The width of the step is taken in log-SNR.", "The variable of this equation is s = sigma / alpha.",
+    ("ddim-lambda-width", "The width of the step is taken in log-SNR.",
+     "The variable of this equation is s = sigma / alpha.",
      lambda x, x0, now, after: euler(x, x0, now, after, width=lambda now, after: min(after[0], 10.0) - now[0])),
-    ("ddim-sigma-width", "The width of the step is a difference of sigmas.", "The variable is s = sigma / alpha, for y is divided by alpha, too.",
+    ("ddim-sigma-width", "The width of the step is a difference of sigmas.",
+     "The variable is s = sigma / alpha, for y is divided by alpha, too.",
      lambda x, x0, now, after: euler(x, x0, now, after, width=lambda now, after: after[2] - now[2])),
     ("ddim-backwards", "The step has the wrong sign.", "The width is s_next - s: negative on the way to data.",
      lambda x, x0, now, after: euler(x, x0, now, after, width=lambda now, after: now[2] / now[1] - after[2] / after[1])),
-    ("ddim-squares", "alpha and sigma are used as if they were variances.", "alpha = sqrt(A) and sigma = sqrt(1 - A): `signal_noise` gives the roots.",
+    ("ddim-squares", "alpha and sigma are used as if they were variances.",
+     "alpha = sqrt(A) and sigma = sqrt(1 - A): `signal_noise` gives the roots.",
      lambda x, x0, now, after: after[1]**2 * x0 + after[2]**2 * eps_of(x, x0, now)),
 ])
 
 one_call("dpm-solver-1", "solve_dpm1", [
     (f"dpm1-{id}", symptom, hint, step) for id, symptom, hint, step in [
-        ("nan", "The last step gives NaN.", "At clean data sigma_next (e^h - 1) is 0 times infinity. Its limit is sigma / alpha.",
-         lambda x, x0, now, after: after[1] / now[1] * x - after[2] * (math.inf if after[0] == math.inf else math.expm1(after[0] - now[0]))
+        ("nan", "The last step gives NaN.", "At clean data sigma_next (e^h - 1) is 0 times infinity; the limit is finite.",
+         lambda x, x0, now, after: after[1] / now[1] * x - after[2] * (math.inf if after[0] == math.inf
+                                                                       else math.expm1(after[0] - now[0]))
          * eps_of(x, x0, now)),
-        ("no-noise-removed-last", "The last step removes no noise.", "sigma_next is 0 there and e^h infinite: what is their product?",
-         lambda x, x0, now, after: after[1] / now[1] * x - (0 if after[0] == math.inf else after[2] * math.expm1(after[0] - now[0]))
+        ("no-noise-removed-last", "The last step removes no noise.",
+         "sigma_next is 0 there and e^h infinite: what is their product?",
+         lambda x, x0, now, after: after[1] / now[1] * x - (0 if after[0] == math.inf
+                                                            else after[2] * math.expm1(after[0] - now[0]))
          * eps_of(x, x0, now)),
         ("no-minus-1", "You take e^h for e^h - 1.", "A step of length 0 must change nothing.",
          lambda x, x0, now, after: after[1] / now[1] * x - after[1] * now[2] / now[1] * eps_of(x, x0, now)),
         ("sign-of-h", "h has the wrong sign.", "h = lam_next - lam, positive on the way to data.",
          lambda x, x0, now, after: after[1] / now[1] * x - after[2] * math.expm1(now[0] - after[0]) * eps_of(x, x0, now)),
         ("old-sigma", "The factor before e^h - 1 is the old sigma.", "It is that of the level the step leads to.",
-         lambda x, x0, now, after: after[1] / now[1] * x - now[2] * math.expm1(min(after[0] - now[0], 20)) * eps_of(x, x0, now)),
+         lambda x, x0, now, after: after[1] / now[1] * x - now[2] * math.expm1(min(after[0] - now[0], 20)) * eps_of(x, x0,
+                                                                                                                    now)),
         ("no-ratio", "x is carried over as it is.", "Its signal grows by alpha_next / alpha.",
          lambda x, x0, now, after: x - (after[1] * now[2] / now[1] - after[2]) * eps_of(x, x0, now)),
-        ("sigma-ratio", "x is multiplied by sigma_next / sigma.", "That belongs to the data form. Beside the noise stands alpha_next / alpha.",
+        ("sigma-ratio", "x is multiplied by sigma_next / sigma.",
+         "That belongs to the data form. Beside the noise stands alpha_next / alpha.",
          lambda x, x0, now, after: after[2] / now[2] * x - (after[1] * now[2] / now[1] - after[2]) * eps_of(x, x0, now)),
-        ("guess-for-noise", "The guess x0 stands where the noise belongs.", "This form holds the noise still: eps = (x - alpha x0) / sigma.",
+        ("guess-for-noise", "The guess x0 stands where the noise belongs.",
+         "This form holds the noise still: eps = (x - alpha x0) / sigma.",
          lambda x, x0, now, after: after[1] / now[1] * x - (after[1] * now[2] / now[1] - after[2]) * x0),
         ("plus", "The noise is added.", "Denoising takes it away.",
          lambda x, x0, now, after: after[1] / now[1] * x + (after[1] * now[2] / now[1] - after[2]) * eps_of(x, x0, now)),
         ("full-snr", "Your h is twice too large.", "lambda is the logarithm of alpha / sigma, half that of the SNR.",
          lambda x, x0, now, after: after[1] / now[1] * x
-         - (now[2] / now[1] if after[0] == math.inf else after[2] * math.expm1(2 * (after[0] - now[0]))) * eps_of(x, x0, now)),
+         - (now[2] / now[1] if after[0] == math.inf else after[2] * math.expm1(2 * (after[0] - now[0]))) * eps_of(x, x0,
+                                                                                                                  now)),
         ("linearised", "e^h - 1 is replaced by h.", "That is Euler in log-SNR, without the exact linear part.",
          lambda x, x0, now, after: after[1] / now[1] * x
          - (now[2] / now[1] if after[0] == math.inf else after[2] * (after[0] - now[0])) * eps_of(x, x0, now)),
@@ -200,10 +223,12 @@ one_call("dpm-solver-1", "solve_dpm1", [
 # ---------------------------------------------------------------------------------------------- Heun
 
 
-def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_next: x_next, at=lambda lam, lam_next: lam_next,
-         slope_of=lambda x, x0, now, after: (x - after[0] * x0) / after[1], begin=lambda y, y_euler: y, corrects=math.isfinite,
+def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_next: x_next,
+         at=lambda lam, lam_next: lam_next,
+         slope_of=lambda x, x0, now, after: (x - after[0] * x0) / after[1], begin=lambda y, y_euler: y,
+         corrects=math.isfinite,
          says_again=False):
-    """Register a mistake in the second slope (where and at which level it is taken, its formula), in the mean, or in what it is added to."""
+    """Register a mistake in the second slope (where it is taken, at which level, how), in the mean, or in what it is added to."""
     def solve_heun(denoise, x, levels, *, callback=None):
         check_levels(levels)
         steps = levels.tolist()
@@ -228,28 +253,38 @@ def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_
 
 heun("no-half", "The two slopes are added, not averaged.", "Their mean is what one step takes.", mean=lambda a, b: a + b)
 heun("second-only", "Only the second slope is used.", "Heun's step takes the mean of both.", mean=lambda a, b: b)
-heun("first-only", "The second slope is asked for and not used.", "The step is made again with the mean of both slopes.", mean=lambda a, b: a)
-heun("asked-at-old-x", "The second guess is made from the old x.", "Look where Euler's step has led: from x_next.", where=lambda x, x_next: x)
-heun("asked-at-old-level", "The second guess is asked for at the old level.", "x_next is at lam_next.", at=lambda lam, lam_next: lam)
-heun("old-alpha-and-sigma", "The second slope is taken with the old alpha and sigma.", "x_next is at the next level: alpha_next, sigma_next.",
+heun("first-only", "The second slope is asked for and not used.", "The step is made again with the mean of both slopes.",
+     mean=lambda a, b: a)
+heun("asked-at-old-x", "The second guess is made from the old x.", "Look where Euler's step has led: from x_next.",
+     where=lambda x, x_next: x)
+heun("asked-at-old-level", "The second guess is asked for at the old level.", "x_next is at lam_next.",
+     at=lambda lam, lam_next: lam)
+heun("old-alpha-and-sigma", "The second slope is taken with the old alpha and sigma.",
+     "x_next is at the next level: alpha_next, sigma_next.",
      slope_of=lambda x, x0, now, after: (x - now[0] * x0) / now[1])
 heun("slope-no-alpha", "In the second slope x0 lacks its alpha.", "eps = (x - alpha x0) / sigma at either end.",
      slope_of=lambda x, x0, now, after: (x - x0) / after[1])
-heun("from-euler", "The mean step starts from where Euler's has led.", "The step is made again, from y.", begin=lambda y, y_euler: y_euler)
-heun("euler", "No step is corrected: this is Euler's method.", "Ask the model again where the step has led.", corrects=lambda lam: False)
-heun("asks-at-clean-data", "The model is asked at clean data, too.", "There is no noise to predict: the last step stays Euler's.",
+heun("from-euler", "The mean step starts from where Euler's has led.", "The step is made again, from y.",
+     begin=lambda y, y_euler: y_euler)
+heun("euler", "No step is corrected: this is Euler's method.", "Ask the model again where the step has led.",
+     corrects=lambda lam: False)
+heun("asks-at-clean-data", "The model is asked at clean data, too.",
+     "There is no noise to predict: the last step stays Euler's.",
      corrects=lambda lam: True)
 heun("calls-back-twice", "The callback is called twice a step.", "Once, at the step's start.", says_again=True)
-heun("weights", "The second slope weighs more than the first.", "Heun's mean is that of equals.", mean=lambda a, b: (a + 2 * b) / 3)
+heun("weights", "The second slope weighs more than the first.", "Heun's mean is that of equals.",
+     mean=lambda a, b: (a + 2 * b) / 3)
 
 
 # ---------------------------------------------------------------------------------------------- DPM-Solver++(2M)
 
 
-def dpmpp(id, symptom, hint, *, extrapolate=lambda x0, before, r: x0 + (x0 - before) / (2 * r), begin=lambda history: history[-1] if history else None,
-          lowered=lambda i, n, asked: asked and i == n - 1, update=lambda x, D, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(-h) * D,
+def dpmpp(id, symptom, hint, *, extrapolate=lambda x0, before, r: x0 + (x0 - before) / (2 * r),
+          begin=lambda history: history[-1] if history else None,
+          lowered=lambda i, n, asked: asked and i == n - 1,
+          update=lambda x, D, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(-h) * D,
           keep=lambda before, new: new, clean=math.isinf):
-    """Register a mistake in D, in the guess before the first, in when the order is lowered, in the step, or in what is kept."""
+    """Register a mistake in D, in the guess before the first, in when the order is lowered, in the step, in what is kept."""
     def solve_dpmpp_2m(denoise, x, levels, *, callback=None, lower_order_final=True, history=()):
         check_levels(levels)
         steps, before = levels.tolist(), begin(history)
@@ -267,26 +302,38 @@ def dpmpp(id, symptom, hint, *, extrapolate=lambda x0, before, r: x0 + (x0 - bef
     put("dpm-solver-2m", f"dpmpp-{id}", symptom, hint, "solve_dpmpp_2m", solve_dpmpp_2m)
 
 
-dpmpp("first-order", "No guess before the last is ever used: this is DDIM.", "Keep (lam, x0) of the step before.", keep=lambda before, new: None)
-dpmpp("backwards", "The line through the two guesses is followed backwards.", "x0 + (x0 - x0_before) / (2 r): on in the direction it goes.",
+dpmpp("first-order", "No guess before the last is ever used: this is DDIM.", "Keep (lam, x0) of the step before.",
+      keep=lambda before, new: None)
+dpmpp("backwards", "The line through the two guesses is followed backwards.",
+      "x0 + (x0 - x0_before) / (2 r): on in the direction it goes.",
       extrapolate=lambda x0, before, r: x0 - (x0 - before) / (2 * r))
-dpmpp("no-half", "The line is followed twice as far.", "D stands for the middle of the step: 1 / (2 r).", extrapolate=lambda x0, before, r: x0 + (x0 - before) / r)
-dpmpp("r-inverted", "r is upside down.", "r = (lam - lam_before) / h, and it divides.", extrapolate=lambda x0, before, r: x0 + (x0 - before) * r / 2)
-dpmpp("equal-steps", "All steps are taken to be of one length.", "r compares the last step with this one.", extrapolate=lambda x0, before, r: x0 + (x0 - before) / 2)
+dpmpp("no-half", "The line is followed twice as far.", "D stands for the middle of the step: 1 / (2 r).",
+      extrapolate=lambda x0, before, r: x0 + (x0 - before) / r)
+dpmpp("r-inverted", "r is upside down.", "r = (lam - lam_before) / h, and it divides.",
+      extrapolate=lambda x0, before, r: x0 + (x0 - before) * r / 2)
+dpmpp("equal-steps", "All steps are taken to be of one length.", "r compares the last step with this one.",
+      extrapolate=lambda x0, before, r: x0 + (x0 - before) / 2)
 dpmpp("mean", "D is the mean of both guesses.", "Guesses are carried on, not averaged: the middle of the step lies ahead.",
       extrapolate=lambda x0, before, r: (x0 + before) / 2)
-dpmpp("sign-of-r", "r is negative.", "r = (lam - lam_before) / h.", extrapolate=lambda x0, before, r: x0 + (x0 - before) / (-2 * r))
-dpmpp("never-lowered", "The last step to a finite level is of full order even where lower_order_final is True.", "There D = x0.",
+dpmpp("sign-of-r", "r is negative.", "r = (lam - lam_before) / h.",
+      extrapolate=lambda x0, before, r: x0 + (x0 - before) / (-2 * r))
+dpmpp("never-lowered", "The last step to a finite level is of full order even where lower_order_final is True.",
+      "There D = x0.",
       lowered=lambda i, n, asked: False)
-dpmpp("always-lowered", "lower_order_final=False is not heeded.", "Then only a step to clean data is of order 1.", lowered=lambda i, n, asked: i == n - 1)
-dpmpp("lowered-too-early", "The last two steps are of order 1.", "Only the last is.", lowered=lambda i, n, asked: asked and i >= n - 2)
-dpmpp("second-order-to-clean-data", "At clean data r is 0, and you divide by it.", "There h is infinite, and D = x0, always.",
+dpmpp("always-lowered", "lower_order_final=False is not heeded.", "Then only a step to clean data is of order 1.",
+      lowered=lambda i, n, asked: i == n - 1)
+dpmpp("lowered-too-early", "The last two steps are of order 1.", "Only the last is.",
+      lowered=lambda i, n, asked: asked and i >= n - 2)
+dpmpp("second-order-to-clean-data", "At clean data r is 0, and you divide by it.",
+      "There h is infinite, and D = x0, always.",
       clean=lambda h: False, lowered=lambda i, n, asked: False)
 dpmpp("no-history", "`history` is not used.", "Its newest guess is the one before the first.", begin=lambda history: None)
-dpmpp("oldest", "Of `history` the oldest guess is used.", "Newest last: take the last.", begin=lambda history: history[0] if history else None)
+dpmpp("oldest", "Of `history` the oldest guess is used.", "Newest last: take the last.",
+      begin=lambda history: history[0] if history else None)
 dpmpp("never-updated", "The guess before is that of the first step for ever.", "Keep (lam, x0) at the end of every step.",
       keep=lambda before, new: before or new)
-dpmpp("alpha-ratio", "x is multiplied by alpha_next / alpha.", "That belongs to the noise form. Beside the data stands sigma_next / sigma.",
+dpmpp("alpha-ratio", "x is multiplied by alpha_next / alpha.",
+      "That belongs to the noise form. Beside the data stands sigma_next / sigma.",
       update=lambda x, D, h, now, after: after[0] / now[0] * x - after[0] * math.expm1(-h) * D)
 dpmpp("sign-of-h", "e^h stands where e^-h belongs.", "At clean data h is infinite and e^-h is 0: x_next = D.",
       update=lambda x, D, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(min(h, 20)) * D)
@@ -301,10 +348,12 @@ dpmpp("old-alpha", "D is mixed in with the old alpha.", "The step leads to the n
 # ---------------------------------------------------------------------------------------------- UniPC
 
 
-def weights(id, symptom, hint, *, B=lambda h, variant: h if variant == "bh1" else -math.expm1(-h), single=lambda B: B / 2, solves_single=False,
-            power=lambda n: n, start=lambda h: math.expm1(-h) / -h, next_phi=lambda phi, k, h: (phi - 1 / math.factorial(k)) / -h,
+def weights(id, symptom, hint, *, B=lambda h, variant: h if variant == "bh1" else -math.expm1(-h), single=lambda B: B / 2,
+            solves_single=False,
+            power=lambda n: n, start=lambda h: math.expm1(-h) / -h,
+            next_phi=lambda phi, k, h: (phi - 1 / math.factorial(k)) / -h,
             wanted=lambda h, k, phi: h * math.factorial(k) * phi, turn=lambda matrix: matrix, finish=lambda w, h, B: w):
-    """Register a mistake in B(h), in the weight of a single guess, or in the system of equations: its powers, its right side."""
+    """Register a mistake in B(h), in the weight of a single guess, or in the system of equations."""
     def unipc_weights(ratios, h, variant="bh2"):
         if len(ratios) == 1 and not solves_single:
             return torch.tensor([single(B(h, variant))], dtype=torch.float64)
@@ -313,32 +362,44 @@ def weights(id, symptom, hint, *, B=lambda h, variant: h if variant == "bh1" els
         for k in range(1, len(ratios) + 1):
             phi = next_phi(phi, k, h)
             right.append(wanted(h, k, phi))
-        return finish(torch.linalg.solve(turn(r ** power(n[:, None])), torch.tensor(right, dtype=torch.float64)), h, B(h, variant))
+        return finish(torch.linalg.solve(turn(r ** power(n[:, None])), torch.tensor(right, dtype=torch.float64)), h,
+                      B(h, variant))
     put("unipc-weighing", f"weights-{id}", symptom, hint, "unipc_weights", unipc_weights)
 
 
 weights("no-half", "A single guess weighs B(h).", "It weighs half of it.", single=lambda B: B)
-weights("always-solved", "A single guess gets its weight from the equation.", "UniPC takes B(h) / 2 there, which is as exact.", solves_single=True)
-weights("bh-swapped", "bh1 and bh2 are swapped.", "bh1 is h itself, bh2 is 1 - e^-h.", B=lambda h, variant: -math.expm1(-h) if variant == "bh1" else h)
-weights("variant-ignored", "`variant` makes no difference.", "It chooses B(h), and with it the weight of a single guess.", B=lambda h, variant: -math.expm1(-h))
-weights("bh2-growing", "Your bh2 is e^h - 1.", "For guesses at the data it is 1 - e^-h.", B=lambda h, variant: h if variant == "bh1" else math.expm1(h))
-weights("bh2-negative", "Your bh2 has the wrong sign.", "1 - e^-h is positive for a step to data.", B=lambda h, variant: h if variant == "bh1" else math.expm1(-h))
-weights("no-factorial", "The factorials are missing on the right side.", "The n-th equation has h n! phi_{n+1}.", wanted=lambda h, k, phi: h * phi)
+weights("always-solved", "A single guess gets its weight from the equation.",
+        "UniPC takes B(h) / 2 there, which is as exact.", solves_single=True)
+weights("bh-swapped", "bh1 and bh2 are swapped.", "bh1 is h itself, bh2 is 1 - e^-h.",
+        B=lambda h, variant: -math.expm1(-h) if variant == "bh1" else h)
+weights("variant-ignored", "`variant` makes no difference.", "It chooses B(h), and with it the weight of a single guess.",
+        B=lambda h, variant: -math.expm1(-h))
+weights("bh2-growing", "Your bh2 is e^h - 1.", "For guesses at the data it is 1 - e^-h.",
+        B=lambda h, variant: h if variant == "bh1" else math.expm1(h))
+weights("bh2-negative", "Your bh2 has the wrong sign.", "1 - e^-h is positive for a step to data.",
+        B=lambda h, variant: h if variant == "bh1" else math.expm1(-h))
+weights("no-factorial", "The factorials are missing on the right side.", "The n-th equation has h n! phi_{n+1}.",
+        wanted=lambda h, k, phi: h * phi)
 weights("wrong-factorial", "The factorials on the right side are one too large.", "The n-th equation has n!, not (n+1)!.",
         wanted=lambda h, k, phi: h * math.factorial(k + 1) * phi)
-weights("no-h", "The factor h is missing on the right side.", "The n-th equation has h n! phi_{n+1}.", wanted=lambda h, k, phi: math.factorial(k) * phi)
+weights("no-h", "The factor h is missing on the right side.", "The n-th equation has h n! phi_{n+1}.",
+        wanted=lambda h, k, phi: math.factorial(k) * phi)
 weights("phi-of-plus-h", "phi is taken at +h.", "These are guesses at the data: every h in phi is -h.",
         start=lambda h: math.expm1(h) / h, next_phi=lambda phi, k, h: (phi - 1 / math.factorial(k)) / h)
 weights("phi-late", "The right side begins with phi_1.", "The first equation has phi_2.", start=lambda h: 1.0,
         next_phi=lambda phi, k, h: math.expm1(-h) / -h if k == 1 else (phi - 1 / math.factorial(k - 1)) / -h)
 weights("phi-factorial", "1 / (n-1)! is taken off phi_n.", "It is 1 / n!: what is left must be small for small h.",
         next_phi=lambda phi, k, h: (phi - 1 / math.factorial(k - 1)) / -h)
-weights("powers", "The powers of r are one too high.", "The first equation has r^0: the differences are already divided by r.", power=lambda n: n + 1)
-weights("transposed", "The matrix of powers is transposed.", "A row for each power, a column for each guess.", turn=lambda matrix: matrix.T)
-weights("divided-by-B", "The weights are divided by B(h).", "You return B(h) rho, what the differences weigh in the end.", finish=lambda w, h, B: w / B)
+weights("powers", "The powers of r are one too high.",
+        "The first equation has r^0: the differences are already divided by r.", power=lambda n: n + 1)
+weights("transposed", "The matrix of powers is transposed.", "A row for each power, a column for each guess.",
+        turn=lambda matrix: matrix.T)
+weights("divided-by-B", "The weights are divided by B(h).", "You return B(h) rho, what the differences weigh in the end.",
+        finish=lambda w, h, B: w / B)
 weights("halves", "Every guess weighs the same.", "With two and more guesses the weights solve a system of equations.",
         finish=lambda w, h, B: torch.full_like(w, B / 2))
-weights("dtype", "The weights are float32.", "Compute them in float64: their errors add up over the steps.", finish=lambda w, h, B: w.float(),
+weights("dtype", "The weights are float32.", "Compute them in float64: their errors add up over the steps.",
+        finish=lambda w, h, B: w.float(),
         single=lambda B: B / 2)
 
 
@@ -360,31 +421,44 @@ def step(id, symptom, hint, *, base=lambda x, x0, h, now, after: after[1] / now[
     put("unipc-predict-correct", f"unistep-{id}", symptom, hint, "unipc_step", unipc_step)
 
 
-step("not-divided", "The differences are not divided by r.", "Each is (x0_k - x0) / r_k: a slope.", term=lambda w, r, x0_k, x0: w * (x0_k - x0))
-step("turned", "The differences have the wrong sign.", "x0_k - x0: the other guess minus the newest.", term=lambda w, r, x0_k, x0: w / r * (x0 - x0_k))
-step("no-differences", "The other guesses are added as they are.", "What counts is how they differ from x0.", term=lambda w, r, x0_k, x0: w / r * x0_k)
+step("not-divided", "The differences are not divided by r.", "Each is (x0_k - x0) / r_k: a slope.",
+     term=lambda w, r, x0_k, x0: w * (x0_k - x0))
+step("turned", "The differences have the wrong sign.", "x0_k - x0: the other guess minus the newest.",
+     term=lambda w, r, x0_k, x0: w / r * (x0 - x0_k))
+step("no-differences", "The other guesses are added as they are.", "What counts is how they differ from x0.",
+     term=lambda w, r, x0_k, x0: w / r * x0_k)
 step("ignores-older", "Older guesses are not used.", "They are what makes the order.", order=lambda others: [])
-step("only-one-older", "Of the older guesses only the last is used.", "With three guesses the order is 3.", order=lambda others: others[:1])
+step("only-one-older", "Of the older guesses only the last is used.", "With three guesses the order is 3.",
+     order=lambda others: others[:1])
 step("ignores-next", "x0_next is not used.", "It is one more x0_k, with r = 1: that makes the corrector.", corrects=False)
 step("next-behind", "x0_next is taken to lie behind.", "It belongs to lam_next: r = 1.", next_ratio=-1.0)
-step("oldest-first", "The oldest guess is taken for the newest.", "Newest last: the x given is at guesses[-1].", guesses_of=lambda guesses: list(guesses)[::-1])
-step("old-alpha", "The differences are mixed in with the old alpha.", "The step leads to the next level: alpha_next.", outer=lambda now, after: now[0])
-step("no-alpha", "The differences lack their alpha_next.", "Everything that is a guess is multiplied by it.", outer=lambda now, after: 1.0)
+step("oldest-first", "The oldest guess is taken for the newest.", "Newest last: the x given is at guesses[-1].",
+     guesses_of=lambda guesses: list(guesses)[::-1])
+step("old-alpha", "The differences are mixed in with the old alpha.", "The step leads to the next level: alpha_next.",
+     outer=lambda now, after: now[0])
+step("no-alpha", "The differences lack their alpha_next.", "Everything that is a guess is multiplied by it.",
+     outer=lambda now, after: 1.0)
 step("alpha-ratio", "x is multiplied by alpha_next / alpha.", "Beside guesses at the data stands sigma_next / sigma.",
      base=lambda x, x0, h, now, after: after[0] / now[0] * x - after[0] * math.expm1(-h) * x0)
+step("no-ratio", "x is carried over as it is.", "Its noise shrinks by sigma_next / sigma.",
+     base=lambda x, x0, h, now, after: x - after[0] * math.expm1(-h) * x0)
 step("sign-of-h", "e^h stands where e^-h belongs.", "At clean data h is infinite and e^-h is 0.",
      base=lambda x, x0, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(min(h, 20)) * x0)
-step("minus-guess", "The guess is taken away.", "1 - e^-h is positive.", base=lambda x, x0, h, now, after: after[1] / now[1] * x + after[0] * math.expm1(-h) * x0)
+step("minus-guess", "The guess is taken away.", "1 - e^-h is positive.",
+     base=lambda x, x0, h, now, after: after[1] / now[1] * x + after[0] * math.expm1(-h) * x0)
 step("in-place", "You write into the x that was passed in.", "The corrector needs it again.",
      base=lambda x, x0, h, now, after: x.mul_(after[1] / now[1]) - after[0] * math.expm1(-h) * x0)
 step("variant-ignored", "`variant` is not passed on.", "Hand it to `unipc_weights`.", variant_of=lambda variant: "bh2")
 
 
-def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lambda before, now: before, points=lambda used, guesses: used,
-          asks_again=False, order_of=lambda order, left, lowered: min(order, left) if lowered else order, begin=lambda history: list(history),
+def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lambda before, now: before,
+          points=lambda used, guesses: used,
+          asks_again=False, order_of=lambda order, left, lowered: min(order, left) if lowered else order,
+          begin=lambda history: list(history),
           variant_of=lambda variant: variant):
-    """Register a mistake in the loop: what is corrected, from where and with which guesses, how often the model is asked, which order."""
-    def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True, history=()):
+    """Register a mistake in the loop: what is corrected, from where, with which guesses; how often the model is asked; the order."""
+    def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True,
+                    history=()):
         check_levels(levels)
         steps, guesses, used = levels.tolist(), begin(history), []
         variant = variant_of(variant)
@@ -404,41 +478,53 @@ def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lam
     put("unipc-loop", f"unipc-{id}", symptom, hint, "solve_unipc", solve_unipc)
 
 
-unipc("no-corrector", "Nothing is corrected.", "When the guess at the new level is there, make the last step again with it.", corrects=lambda corrector: False)
-unipc("corrector-always", "corrector=False is not heeded.", "Then the predictor runs alone.", corrects=lambda corrector: True)
-unipc("corrects-from-predicted", "The corrected step starts from the predicted x.", "It is the last step made again: from the x before it.",
+unipc("no-corrector", "Nothing is corrected.", "When the guess at the new level is there, make the last step again with it.",
+      corrects=lambda corrector: False)
+unipc("corrector-always", "corrector=False is not heeded.", "Then the predictor runs alone.",
+      corrects=lambda corrector: True)
+unipc("corrects-from-predicted", "The corrected step starts from the predicted x.",
+      "It is the last step made again: from the x before it.",
       from_x=lambda before, now: now)
-unipc("asks-again", "After each correction the model is asked once more.", "The guess made at the predicted x is kept: NFE = steps.", asks_again=True)
+unipc("asks-again", "After each correction the model is asked once more.",
+      "The guess made at the predicted x is kept: NFE = steps.", asks_again=True)
 unipc("corrector-all-guesses", "The corrector uses more guesses than the predictor did.", "The same p, and the new one.",
       points=lambda used, guesses: guesses)
-unipc("corrector-one-guess", "The corrector always is of the lowest order.", "It takes the predictor's guesses, and the new one.",
+unipc("corrector-one-guess", "The corrector always is of the lowest order.",
+      "It takes the predictor's guesses, and the new one.",
       points=lambda used, guesses: used[-1:])
 unipc("order-2-always", "`order` is not heeded.", "It is how many guesses the predictor rests on.",
       order_of=lambda order, left, lowered: min(2, left) if lowered else 2)
-unipc("never-lowered", "The order is not lowered towards the end.", "At most the number of steps left.", order_of=lambda order, left, lowered: order)
+unipc("never-lowered", "The order is not lowered towards the end.", "At most the number of steps left.",
+      order_of=lambda order, left, lowered: order)
 unipc("always-lowered", "lower_order_final=False is not heeded.", "Then only a step to clean data is of order 1.",
       order_of=lambda order, left, lowered: min(order, left))
 unipc("order-one-short", "The order is one too small.", "Order p rests on p guesses, the newest included.",
       order_of=lambda order, left, lowered: max(1, (min(order, left) if lowered else order) - 1))
 unipc("no-history", "`history` is not used.", "Begin with its guesses instead of none.", begin=lambda history: [])
-unipc("history-reversed", "`history` is taken in the wrong order.", "Newest last, as in your own list.", begin=lambda history: list(history)[::-1])
+unipc("history-reversed", "`history` is taken in the wrong order.", "Newest last, as in your own list.",
+      begin=lambda history: list(history)[::-1])
 unipc("variant-ignored", "`variant` is not passed on.", "Hand it to `unipc_step`.", variant_of=lambda variant: "bh2")
 
 
 # ---------------------------------------------------------------------------------------------- measured order
 
 for id, symptom, hint, wrong in [
-    ("sign", "Your order is negative.", "Errors fall: the order is minus the slope.", lambda x, y: (x * y).sum() / x.square().sum()),
+    ("sign", "Your order is negative.", "Errors fall: the order is minus the slope.",
+     lambda x, y: (x * y).sum() / x.square().sum()),
     ("ends", "You use the first and the last error alone.", "A best straight line takes all of them.",
      lambda x, y: -(y[-1] - y[0]) / (x[-1] - x[0])),
-    ("first-two", "You use the first two errors alone.", "A best straight line takes all of them.", lambda x, y: -(y[1] - y[0]) / (x[1] - x[0])),
+    ("first-two", "You use the first two errors alone.", "A best straight line takes all of them.",
+     lambda x, y: -(y[1] - y[0]) / (x[1] - x[0])),
     ("steps-over-errors", "Your slope is that of steps over errors.", "log(error) over log(n): n is what you choose.",
      lambda x, y: -(x * y).sum() / y.square().sum()),
-    ("inverted", "Your order is upside down.", "An error that falls like 1 / n^2 has order 2, not 1/2.", lambda x, y: -x.square().sum() / (x * y).sum()),
-    ("rounded", "Your order is a whole number.", "What is measured is not: 1.97 says more than 2.", lambda x, y: (-(x * y).sum() / x.square().sum()).round()),
+    ("inverted", "Your order is upside down.", "An error that falls like 1 / n^2 has order 2, not 1/2.",
+     lambda x, y: -x.square().sum() / (x * y).sum()),
+    ("rounded", "Your order is a whole number.", "What is measured is not: 1.97 says more than 2.",
+     lambda x, y: (-(x * y).sum() / x.square().sum()).round()),
     ("base-mixed", "Errors and steps have logarithms of different bases.", "The same base for both.",
      lambda x, y: -(x * y).sum() / x.square().sum() / math.log(10)),
-    ("through-origin", "Your line is forced through the origin.", "error = c / n^p: the constant c is free. Take the means off first.", None),
+    ("through-origin", "Your line is forced through the origin.",
+     "error = c / n^p: the constant c is free. Take the means off first.", None),
     ("not-logs", "The slope is that of the errors themselves.", "The order is a slope of logarithms.", None),
 ]:
     def measured_order(num_steps, errors, *, id=id, wrong=wrong):
@@ -452,9 +538,11 @@ for id, symptom, hint, wrong in [
         return float(wrong(x - x.mean(), y - y.mean()))
     put("order", f"order-{id}", symptom, hint, "measured_order", measured_order)
 
-put("order", "order-sorted", "Steps in another order give another slope.", "Each error belongs to its own n: sort neither or both.",
+put("order", "order-sorted", "Steps in another order give another slope.",
+    "Each error belongs to its own n: sort neither or both.",
     "measured_order", lambda num_steps, errors: float(-torch.as_tensor(errors, dtype=torch.float64).log().diff().sum()
-                                                      / torch.as_tensor(sorted(num_steps), dtype=torch.float64).log().diff().sum()))
+                                                      / torch.as_tensor(sorted(num_steps),
+                                                                        dtype=torch.float64).log().diff().sum()))
 
 
 # ---------------------------------------------------------------------------------------------- where steps fall
@@ -502,24 +590,36 @@ spacing("quadratic-repeats", "quadratic repeats timesteps near 0.", "The maximum
 spacing("log-snr-uniform", "log-snr is uniform in t.", "Equal steps of lambda, then the nearest timesteps.",
         only("log-snr", lambda schedule, n: right_timesteps(schedule, n, "uniform") if n < 1000 else None))
 spacing("log-snr-repeats", "log-snr repeats timesteps near clean data.", "`timesteps_near` keeps them apart.",
-        only("log-snr", lambda schedule, n: torch.tensor([timestep_at(schedule, lam) for lam in between(schedule, n).tolist()])))
+        only("log-snr", lambda schedule, n: torch.tensor([timestep_at(schedule, lam)
+                                                          for lam in between(schedule, n).tolist()])))
 spacing("log-snr-of-A", "log-snr has equal steps of A.", "lambda = log(alpha / sigma).",
-        only("log-snr", lambda schedule, n: timesteps_near(schedule, between(schedule, n, lambda lam: torch.sigmoid(2 * lam), lambda A: A.logit() / 2))))
+        only("log-snr", lambda schedule, n: timesteps_near(schedule,
+                                                           between(schedule, n, lambda lam: torch.sigmoid(2 * lam),
+                                                                   lambda A: A.logit() / 2))))
 spacing("karras-rho-1", "karras has equal steps of s itself.", "Of its seventh root: rho = 7.",
-        only("karras", lambda schedule, n: timesteps_near(schedule, between(schedule, n, lambda lam: torch.exp(-lam), lambda s: -s.log()))))
+        only("karras", lambda schedule, n: timesteps_near(schedule,
+                                                          between(schedule, n, lambda lam: torch.exp(-lam),
+                                                                  lambda s: -s.log()))))
 spacing("karras-no-power", "karras forgets to take the seventh power again.", "Equal steps of s^(1/7), then ^7, then -log.",
-        only("karras", lambda schedule, n: timesteps_near(schedule, between(schedule, n, lambda lam: torch.exp(-lam / 7), lambda s: -s.log()))))
+        only("karras", lambda schedule, n: timesteps_near(schedule,
+                                                          between(schedule, n, lambda lam: torch.exp(-lam / 7),
+                                                                  lambda s: -s.log()))))
 spacing("karras-is-log-snr", "karras is your log-snr.", "Equal steps of s^(1/7), with s = e^-lambda.",
         only("karras", lambda schedule, n: right_timesteps(schedule, n, "log-snr") if n < 1000 else None))
 spacing("karras-power-7", "karras takes seventh powers where roots belong.", "rho = 7 stands below: s^(1/7).",
-        only("karras", lambda schedule, n: timesteps_near(schedule, between(schedule, n, lambda lam: torch.exp(-7 * lam), lambda s: -s.log() / 7))))
+        only("karras", lambda schedule, n: timesteps_near(schedule,
+                                                          between(schedule, n, lambda lam: torch.exp(-7 * lam),
+                                                                  lambda s: -s.log() / 7))))
 spacing("karras-of-sigma", "karras is taken of sigma.", "Of s = sigma / alpha = e^-lambda; sigma itself is at most 1.",
         only("karras", lambda schedule, n: timesteps_near(schedule, between(
-            schedule, n, lambda lam: torch.sigmoid(-2 * lam) ** (1 / 14), lambda root: -torch.logit((root**14).clamp(1e-12, 1 - 1e-12)) / 2))))
+            schedule, n, lambda lam: torch.sigmoid(-2 * lam) ** (1 / 14),
+            lambda root: -torch.logit((root**14).clamp(1e-12, 1 - 1e-12)) / 2))))
 
 
-def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, euler: x, asks=True, number=lambda n: n, inside=True,
-             share=lambda total, n: torch.linspace(0, 1, n + 1, dtype=torch.float64) * total[-1], size=lambda d: float(d.double().square().mean()) ** 0.5):
+def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, euler: x, asks=True, number=lambda n: n,
+             inside=True,
+             share=lambda total, n: torch.linspace(0, 1, n + 1, dtype=torch.float64) * total[-1],
+             size=lambda d: float(d.double().square().mean()) ** 0.5):
     """Register a mistake in what an interval counts, in what the walk goes on from, or in how the sum is cut."""
     def adaptive_levels(denoise, x, levels, num_steps):
         grid, counts = levels.tolist(), []
@@ -545,33 +645,47 @@ def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, eul
     put("adaptive-spacing", f"adaptive-{id}", symptom, hint, "adaptive_levels", adaptive_levels)
 
 
-adaptive("no-root", "Intervals count by their error, not by its root.", "A step half as long has a quarter of the error.", count=lambda e, h: e)
-adaptive("fourth-root", "The root is taken twice.", "e is a root mean square; what counts is sqrt(e).", count=lambda e, h: e**0.25)
+adaptive("no-root", "Intervals count by their error, not by its root.", "A step half as long has a quarter of the error.",
+         count=lambda e, h: e)
+adaptive("fourth-root", "The root is taken twice.", "e is a root mean square; what counts is sqrt(e).",
+         count=lambda e, h: e**0.25)
 adaptive("square", "Intervals count by the square of their error.", "By its root: sqrt(e).", count=lambda e, h: e**2)
-adaptive("inverted", "Steps are long where the error is large.", "More error, more steps.", count=lambda e, h: (e + 1e-12) ** -0.5)
-adaptive("even", "Your levels are evenly spaced.", "What an interval counts comes from the two results in it.", count=lambda e, h: h)
-adaptive("times-length", "Intervals count by their length as well.", "The error of an interval has its length in it already.", count=lambda e, h: e**0.5 * h)
-adaptive("over-length", "What an interval counts is divided by its length.", "The sum is cut, not the density: an interval counts sqrt(e) in all.",
+adaptive("inverted", "Steps are long where the error is large.", "More error, more steps.",
+         count=lambda e, h: (e + 1e-12) ** -0.5)
+adaptive("even", "Your levels are evenly spaced.", "What an interval counts comes from the two results in it.",
+         count=lambda e, h: h)
+adaptive("times-length", "Intervals count by their length as well.",
+         "The error of an interval has its length in it already.", count=lambda e, h: e**0.5 * h)
+adaptive("over-length", "What an interval counts is divided by its length.",
+         "The sum is cut, not the density: an interval counts sqrt(e) in all.",
          count=lambda e, h: e**0.5 / h)
-adaptive("walks-with-euler", "The walk goes on from Euler's result.", "From Heun's, the better of the two.", walk=lambda x, euler: euler)
-adaptive("never-compares", "The model is asked once an interval.", "Heun's step asks again where Euler's has led.", asks=False)
+adaptive("walks-with-euler", "The walk goes on from Euler's result.", "From Heun's, the better of the two.",
+         walk=lambda x, euler: euler)
+adaptive("never-compares", "The model is asked once an interval.", "Heun's step asks again where Euler's has led.",
+         asks=False)
 adaptive("one-short", "There is one level too few.", "n steps have n + 1 levels.", number=lambda n: n - 1)
 adaptive("one-more", "There is one level too many.", "n steps have n + 1 levels.", number=lambda n: n + 1)
-adaptive("on-the-grid", "Levels fall on the grid's own levels only.", "Inside an interval the sum grows evenly: interpolate.", inside=0.0)
-adaptive("largest", "The error is the largest difference.", "Root mean square over all of x.", size=lambda d: float(d.abs().max()) if d.numel() > 24 else 0.0)
-adaptive("from-the-end", "The sum is cut from the wrong end.", "Equal parts, from 0 to the whole sum, in the order of the grid.",
+adaptive("on-the-grid", "Levels fall on the grid's own levels only.",
+         "Inside an interval the sum grows evenly: interpolate.", inside=0.0)
+adaptive("largest", "The error is the largest difference.", "Root mean square over all of x.",
+         size=lambda d: float(d.abs().max()) if d.numel() > 24 else 0.0)
+adaptive("from-the-end", "The sum is cut from the wrong end.",
+         "Equal parts, from 0 to the whole sum, in the order of the grid.",
          share=lambda total, n: total[-1] - torch.linspace(0, 1, n + 1, dtype=torch.float64) * total[-1])
 put("adaptive-spacing", "adaptive-dtype", "Your levels are float32.", "Levels are float64.", "adaptive_levels",
     lambda *args: right_adaptive(*args).float())
-put("adaptive-spacing", "adaptive-thirds", "The grid is thinned out, whatever the errors.", "Where the error is large, steps are short.", "adaptive_levels",
+put("adaptive-spacing", "adaptive-thirds", "The grid is thinned out, whatever the errors.",
+    "Where the error is large, steps are short.", "adaptive_levels",
     lambda denoise, x, levels, n: levels[torch.linspace(0, len(levels) - 1, n + 1).round().long()])
 
 
 # ---------------------------------------------------------------------------------------------- early exit
 
 
-def stopping(id, symptom, hint, *, change=lambda x0, before: (x0 - before).double().flatten(1).square().mean(1).sqrt(), calm=torch.all,
-             against=lambda before, first: before, guess=lambda x, x0: x0, resets=True, counts=lambda quiet, calm: quiet + 1 if calm else 0,
+def stopping(id, symptom, hint, *, change=lambda x0, before: (x0 - before).double().flatten(1).square().mean(1).sqrt(),
+             calm=torch.all,
+             against=lambda before, first: before, guess=lambda x, x0: x0, resets=True,
+             counts=lambda quiet, calm: quiet + 1 if calm else 0,
              needed=lambda patience: patience, noise=lambda lam, after: lam < after, at_once=False):
     """Register a mistake in how a change is measured, against which guess, or in how quiet steps are counted."""
     def stop_when_settled(tolerance, patience=1, after=0.0):
@@ -592,22 +706,32 @@ def stopping(id, symptom, hint, *, change=lambda x0, before: (x0 - before).doubl
     put("early-exit", f"exit-{id}", symptom, hint, "stop_when_settled", stop_when_settled)
 
 
-stopping("mean-over-batch", "A batch counts as settled while one of its samples still changes.", "No sample may have changed: look at each.",
+stopping("mean-over-batch", "A batch counts as settled while one of its samples still changes.",
+         "No sample may have changed: look at each.",
          change=lambda x0, before: (x0 - before).double().square().mean().sqrt())
 stopping("any-sample", "One quiet sample is enough for you.", "All of them must be quiet.", calm=torch.any)
 stopping("sum", "The change grows with the size of a sample.", "Root *mean* square: divide by the number of values.",
          change=lambda x0, before: (x0 - before).double().flatten(1).square().sum(1).sqrt())
-stopping("no-root", "The change is a mean square.", "Take its root, to compare it with pixels.", change=lambda x0, before: (x0 - before).double().flatten(1).square().mean(1))
-stopping("signed", "Changes up and down cancel.", "Square before you average.", change=lambda x0, before: (x0 - before).double().flatten(1).mean(1))
-stopping("against-first", "Each guess is compared with the first.", "With that of the step before.", against=lambda before, first: first)
+stopping("no-root", "The change is a mean square.", "Take its root, to compare it with pixels.",
+         change=lambda x0, before: (x0 - before).double().flatten(1).square().mean(1))
+stopping("signed", "Changes up and down cancel.", "Square before you average.",
+         change=lambda x0, before: (x0 - before).double().flatten(1).mean(1))
+stopping("against-first", "Each guess is compared with the first.", "With that of the step before.",
+         against=lambda before, first: first)
 stopping("never-resets", "A second run begins with the first run's state.", "Step i = 0 begins a new run.", resets=False)
-stopping("patience-ignored", "`patience` is not heeded.", "So many quiet steps in a row are needed.", needed=lambda patience: 1)
-stopping("patience-one-more", "It takes one quiet step too many.", "`patience` steps, not more.", needed=lambda patience: patience + 1)
-stopping("not-in-a-row", "Quiet steps are counted over the whole run.", "In a row: a change begins the count anew.", counts=lambda quiet, calm: quiet + calm)
-stopping("after-ignored", "It stops in pure noise, before anything has begun.", "Steps at a log-SNR below `after` do not count.", noise=lambda lam, after: False)
-stopping("after-reversed", "It stops in noise and not near data.", "What does not count lies below `after`.", noise=lambda lam, after: lam >= after)
+stopping("patience-ignored", "`patience` is not heeded.", "So many quiet steps in a row are needed.",
+         needed=lambda patience: 1)
+stopping("patience-one-more", "It takes one quiet step too many.", "`patience` steps, not more.",
+         needed=lambda patience: patience + 1)
+stopping("not-in-a-row", "Quiet steps are counted over the whole run.", "In a row: a change begins the count anew.",
+         counts=lambda quiet, calm: quiet + calm)
+stopping("after-ignored", "It stops in pure noise, before anything has begun.",
+         "Steps at a log-SNR below `after` do not count.", noise=lambda lam, after: False)
+stopping("after-reversed", "It stops in noise and not near data.", "What does not count lies below `after`.",
+         noise=lambda lam, after: lam >= after)
 stopping("at-once", "It stops after the first guess.", "There is nothing to compare it with yet.", at_once=True)
-stopping("inverted", "It stops while the guess still changes.", "Settled is a change of at most the tolerance.", calm=lambda within: (~within).any())
+stopping("inverted", "It stops while the guess still changes.", "Settled is a change of at most the tolerance.",
+         calm=lambda within: (~within).any())
 put("early-exit", "exit-none", "Your callback returns nothing.", "It says True where the run may end.", "stop_when_settled",
     lambda *args, **kwargs: lambda i, lam, x, x0: None)
 
@@ -615,7 +739,8 @@ put("early-exit", "exit-none", "Your callback returns nothing.", "It says True w
 # ---------------------------------------------------------------------------------------------- hybrid
 
 
-def hybrid(id, symptom, hint, *, over=lambda lam, switch: lam >= switch, v_of=lambda eta, v: eta**2 * v, old=lambda s2, v: s2 - v,
+def hybrid(id, symptom, hint, *, over=lambda lam, switch: lam >= switch, v_of=lambda eta, v: eta**2 * v,
+           old=lambda s2, v: s2 - v,
            scale=lambda v: math.sqrt(v), draw=lambda x, generator: torch.randn(x.shape, generator=generator, dtype=x.dtype),
            rest=lambda levels, i: levels[i:], shift=lambda i: i, passes_on=True, enters=lambda late: late):
     """Register a mistake in where the second half begins or what it is given, or in the stochastic step."""
@@ -638,25 +763,33 @@ def hybrid(id, symptom, hint, *, over=lambda lam, switch: lam >= switch, v_of=la
     put("hybrid", f"hybrid-{id}", symptom, hint, "solve_hybrid", solve_hybrid)
 
 
-hybrid("never-switches", "The other solver never takes over.", "At the first level of at least `switch` hand x and the rest of the levels to it.",
+hybrid("never-switches", "The other solver never takes over.",
+       "At the first level of at least `switch` hand x and the rest of the levels to it.",
        over=lambda lam, switch: False)
-hybrid("late-at-once", "The other solver takes over at once.", "It does at the first level of at least `switch`.", over=lambda lam, switch: switch < 90)
-hybrid("too-late", "The switch comes one step too late.", "A level that equals `switch` belongs to the second half.", over=lambda lam, switch: lam > switch)
-hybrid("noise-on-top", "The fresh noise comes on top.", "v is taken out of the old noise: sqrt(sigma_next^2 - v).", old=lambda s2, v: s2)
+hybrid("late-at-once", "The other solver takes over at once.", "It does at the first level of at least `switch`.",
+       over=lambda lam, switch: switch < 90)
+hybrid("too-late", "The switch comes one step too late.", "A level that equals `switch` belongs to the second half.",
+       over=lambda lam, switch: lam > switch)
+hybrid("noise-on-top", "The fresh noise comes on top.", "v is taken out of the old noise: sqrt(sigma_next^2 - v).",
+       old=lambda s2, v: s2)
 hybrid("eta-not-squared", "eta is not squared.", "v is a variance: eta^2.", v_of=lambda eta, v: eta * v)
 hybrid("eta-ignored", "eta makes no difference.", "v = eta^2 times DDPM's variance on these levels.", v_of=lambda eta, v: v)
 hybrid("no-noise", "No noise is ever drawn.", "The first half is stochastic: + sqrt(v) z.", scale=lambda v: 0.0)
 hybrid("variance-for-deviation", "The noise is multiplied by its variance.", "By its root.", scale=lambda v: v)
-hybrid("generator-ignored", "The same seed gives other samples.", "Draw the noise from `generator`.", draw=lambda x, generator: torch.randn_like(x))
+hybrid("generator-ignored", "The same seed gives other samples.", "Draw the noise from `generator`.",
+       draw=lambda x, generator: torch.randn_like(x))
 hybrid("one-draw", "All samples of the batch get the same noise.", "Draw it with the shape of the whole batch.",
        draw=lambda x, generator: torch.randn(x[:1].shape, generator=generator, dtype=x.dtype).expand_as(x))
 hybrid("uniform-noise", "The fresh noise lies between 0 and 1.", "`torch.rand` is uniform; the noise is standard normal.",
        draw=lambda x, generator: torch.rand(x.shape, generator=generator, dtype=x.dtype))
 hybrid("skips-a-level", "The second half begins one level too late.", "x is at levels[i]: hand on levels[i:].",
        rest=lambda levels, i: levels[i + 1:] if len(levels) > i + 2 else levels[i:])
-hybrid("own-late", "`late` is not the solver that takes over.", "Call the one you were given.", enters=lambda late: right_dpmpp)
-hybrid("callback-from-0", "The callback counts from 0 again in the second half.", "Add the steps taken so far.", shift=lambda i: 0)
-hybrid("callback-dropped", "The second half does not call back.", "Hand the callback on, with its count shifted.", passes_on=False)
+hybrid("own-late", "`late` is not the solver that takes over.", "Call the one you were given.",
+       enters=lambda late: right_dpmpp)
+hybrid("callback-from-0", "The callback counts from 0 again in the second half.", "Add the steps taken so far.",
+       shift=lambda i: 0)
+hybrid("callback-dropped", "The second half does not call back.", "Hand the callback on, with its count shifted.",
+       passes_on=False)
 
 
 # ---------------------------------------------------------------------------------------------- the library's timesteps
@@ -670,8 +803,10 @@ def library(id, symptom, hint, wrong):
     put("library-options", f"library-{id}", symptom, hint, "library_timesteps", library_timesteps)
 
 
-library("rising", "Your timesteps rise.", "From noise to data: highest first.", lambda T, n, spacing, offset: right_library(T, n, spacing, offset).flip(0))
-library("offset-ignored", "steps_offset is not heeded.", "It is added where spacing is leading.", lambda T, n, spacing, offset: right_library(T, n, spacing, 0))
+library("rising", "Your timesteps rise.", "From noise to data: highest first.",
+        lambda T, n, spacing, offset: right_library(T, n, spacing, offset).flip(0))
+library("offset-ignored", "steps_offset is not heeded.", "It is added where spacing is leading.",
+        lambda T, n, spacing, offset: right_library(T, n, spacing, 0))
 library("offset-everywhere", "steps_offset is added to every spacing.", "To leading alone.",
         lambda T, n, spacing, offset: None if spacing == "leading" else right_library(T, n, spacing) + offset)
 library("offset-always", "1 is added even without steps_offset.", "Its default is 0.",
@@ -679,13 +814,17 @@ library("offset-always", "1 is added even without steps_offset.", "Its default i
 library("leading-reaches-the-end", "Your leading begins at T-1.", "leading is counted up from 0, and stops short of T-1.",
         lambda T, n, spacing, offset: right_library(T, n, "linspace") + offset if spacing == "leading" else None)
 library("leading-not-whole", "leading is spread with T / n, rounded.", "Its step is the whole number T // n.",
-        lambda T, n, spacing, offset: (torch.arange(n) * T / n).round().long().flip(0) + offset if spacing == "leading" else None)
+        lambda T, n, spacing, offset: (torch.arange(n) * T / n).round().long().flip(0) + offset if spacing == "leading"
+        else None)
 library("leading-n-minus-1", "The step of leading is T // (n-1).", "T // n.",
         lambda T, n, spacing, offset: (torch.arange(n) * (T // (n + 1))).flip(0) + offset if spacing == "leading" else None)
-library("linspace-one-more", "linspace is cut from n + 1 points.", "n points, both ends among them. (Other schedulers there do take n + 1.)",
-        lambda T, n, spacing, offset: torch.linspace(0, T - 1, n + 1, dtype=torch.float64).round().long().flip(0)[:-1] if spacing == "linspace" else None)
+library("linspace-one-more", "linspace is cut from n + 1 points.",
+        "n points, both ends among them. (Other schedulers there do take n + 1.)",
+        lambda T, n, spacing, offset: torch.linspace(0, T - 1, n + 1, dtype=torch.float64).round().long().flip(0)[:-1]
+        if spacing == "linspace" else None)
 library("linspace-from-T", "linspace begins at T.", "At T-1, the last timestep.",
-        lambda T, n, spacing, offset: torch.linspace(0, T, n, dtype=torch.float64).round().long().flip(0) if spacing == "linspace" else None)
+        lambda T, n, spacing, offset: torch.linspace(0, T, n, dtype=torch.float64).round().long().flip(0)
+        if spacing == "linspace" else None)
 library("trailing-from-T", "trailing begins at T.", "Count down from T, and take 1 off.",
         lambda T, n, spacing, offset: right_library(T, n, "trailing") + 1 if spacing == "trailing" else None)
 library("trailing-is-leading", "Your trailing is leading.", "leading is counted from 0 up, trailing from T down.",
@@ -698,7 +837,8 @@ library("float", "Your timesteps are not whole numbers of type int64.", "`.long(
 
 
 def accepts(id, symptom, function):
-    put("solver-bad-input", f"accepts-{id}", symptom, "Call the guard first; it raises ValueError with one clear sentence.", function.__name__, function)
+    put("solver-bad-input", f"accepts-{id}", symptom, "Call the guard first; it raises ValueError with one clear sentence.",
+        function.__name__, function)
 
 
 def solver_that(right, change):
@@ -713,7 +853,8 @@ def sorted_and_once(denoise, x, levels):
     return denoise, x, levels.unique()
 
 
-accepts("integers", "Integer images are converted.", solver_that(right_ddim, lambda denoise, x, levels: (denoise, x.float(), levels)))
+accepts("integers", "Integer images are converted.",
+        solver_that(right_ddim, lambda denoise, x, levels: (denoise, x.float(), levels)))
 accepts("repeats", "A level that comes twice is dropped.", solver_that(right_heun, sorted_and_once))
 accepts("disorder", "Levels in disorder are sorted.", solver_that(right_dpmpp, sorted_and_once))
 
@@ -733,7 +874,8 @@ accepts("any-order", "An order above the number of steps is lowered silently.", 
 
 
 def solve_unipc(denoise, x, levels, **options):
-    return right_unipc(denoise, x, levels.clamp(min=log_snr(denoise.schedule, 999)).unique() if hasattr(denoise, "schedule") else levels, **options)
+    return right_unipc(denoise, x, levels.clamp(min=log_snr(denoise.schedule, 999)).unique() if hasattr(denoise, "schedule")
+                       else levels, **options)
 
 
 accepts("any-level", "A level outside the model's table is moved into it.", solve_unipc)
@@ -754,7 +896,8 @@ accepts("infinite-step", "Weights are made for an infinite step.", unipc_weights
 
 
 def create_timesteps(schedule, num_steps, spacing="uniform"):
-    return right_timesteps(schedule, num_steps, spacing if spacing in ("uniform", "trailing", "quadratic", "log-snr", "karras") else "uniform")
+    return right_timesteps(schedule, num_steps,
+                           spacing if spacing in ("uniform", "trailing", "quadratic", "log-snr", "karras") else "uniform")
 
 
 accepts("any-spacing", "An unknown spacing is taken for uniform.", create_timesteps)
@@ -820,6 +963,8 @@ def other_error(error_type):
 
 
 for error_type, hint in ((AssertionError, "An assert vanishes under `python -O`: raise ValueError."),
-                         (Exception, "Nobody can catch that one alone: raise ValueError."), (TypeError, "A wrong value is a ValueError.")):
-    put("solver-bad-input", f"raises-{error_type.__name__.lower()}", f"Bad input is answered with {error_type.__name__}.", hint,
+                         (Exception, "Nobody can catch that one alone: raise ValueError."),
+                         (TypeError, "A wrong value is a ValueError.")):
+    put("solver-bad-input", f"raises-{error_type.__name__.lower()}", f"Bad input is answered with {error_type.__name__}.",
+        hint,
         "create_timesteps", other_error(error_type))

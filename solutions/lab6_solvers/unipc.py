@@ -12,7 +12,7 @@ def unipc_weights(ratios: Sequence[float], h: float, variant: str = "bh2") -> Te
     """What the differences (x0_k - x0) / r_k weigh in a step of h, given where the other guesses lie: B(h) rho.
 
     With phi_1 = (e^-h - 1) / -h and phi_{n+1} = (phi_n - 1/n!) / -h, the weights w_1..w_m fulfil
-    sum_k w_k r_k^(n-1) = h n! phi_{n+1} for n = 1..m. For a single guess w = B(h) / 2 is used instead, which is as exact.
+    sum_k w_k r_k^(n-1) = h n! phi_{n+1} for n = 1..m. For a single guess w = B(h) / 2 is used instead, of the same order.
 
     Args:
         ratios: r_k = (lam_k - lam) / h of m guesses, all different, none 0; negative before, 1 for the next level.
@@ -51,7 +51,7 @@ def unipc_step(x: Tensor, guesses: Sequence[tuple[float, Tensor]], lam_next: flo
                variant: str = "bh2") -> Tensor:
     """One step of UniP, the predictor; or of UniC, the corrector, where the guess at the next level is known already.
 
-    x_next = sigma_next / sigma x + alpha_next ((1 - e^-h) x0 + sum_k w_k (x0_k - x0) / r_k), with the weights of `unipc_weights`.
+    x_next = sigma_next / sigma x + alpha_next ((1 - e^-h) x0 + sum_k w_k (x0_k - x0) / r_k), w from `unipc_weights`.
 
     Args:
         x: data [B, ...] at the log-SNR of the newest guess.
@@ -81,16 +81,17 @@ def unipc_step(x: Tensor, guesses: Sequence[tuple[float, Tensor]], lam_next: flo
 def solve_unipc(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None, order: int = 2,
                 variant: str = "bh2", corrector: bool = True, lower_order_final: bool = True,
                 history: Sequence[tuple[float, Tensor]] = ()) -> Tensor:
-    """UniPC: predict with UniP, and once the guess at the new level is there, correct with UniC before going on. NFE: the steps.
+    """UniPC: predict with UniP; once the guess at the new level is there, correct with UniC. NFE: the steps.
 
-    The guess made at the predicted x serves the corrector and the next predictor alike; it is not made again at the corrected x. So
-    the last step is predicted only.
+    The guess made at the predicted x serves the corrector and the next predictor alike; it is not made again at the
+    corrected x. So the last step is predicted only.
 
     Args:
         denoise: `denoise(x, lam)` guesses the clean data.
         x: noisy data [B, ...] at levels[0].
         levels: float64 [n+1], the log-SNRs to visit, strictly rising (or falling, to encode); the last may be infinity.
-        callback: called as `callback(i, lam, x, x0)` once a step, with the predicted x; where it returns True, x0 is returned at once.
+        callback: called as `callback(i, lam, x, x0)` once a step, with the predicted x; where it returns True, x0 is
+            returned at once.
         order: p, how many guesses the predictor rests on: 1, 2 or 3, at most n; fewer while there are fewer.
         variant: "bh1" or "bh2".
         corrector: False for UniP alone.
@@ -101,8 +102,8 @@ def solve_unipc(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callba
         x at levels[-1], with the shape and dtype of the x given.
 
     Raises:
-        ValueError: integer images, levels that are not strictly monotone, an order above the number of steps, an unknown variant,
-            NaN or infinity in the result.
+        ValueError: integer images, levels that are not strictly monotone, an order above the number of steps, an unknown
+            variant, NaN or infinity in the result.
 
     Source: Zhao et al. 2023, "UniPC", algorithms 5 to 8.
     """

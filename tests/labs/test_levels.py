@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from diffusionlab import NoiseSchedule, analytic
-from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess, signal_noise, timestep_at,
+from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess,
+                                 signal_noise, timestep_at,
                                  timesteps_near)
 from diffusionlab.noise_model import Recorder
 
-SCHEDULES = [NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.scaled_linear(), NoiseSchedule.linear(12, 0.02, 0.4)]
+SCHEDULES = [NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.scaled_linear(),
+             NoiseSchedule.linear(12, 0.02, 0.4)]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -98,7 +100,8 @@ def test_a_network_is_asked_properly(refused):
 def test_one_guess_calls_the_model_once():
     seen = []
     x = torch.zeros(2, 3)
-    assert one_guess(lambda x, lam: x + lam, x, torch.tensor([1.0, 2.0]), callback=lambda *each: seen.append(each)).tolist() == [[1.0] * 3] * 2
+    assert one_guess(lambda x, lam: x + lam, x, torch.tensor([1.0, 2.0]),
+                     callback=lambda *each: seen.append(each)).tolist() == [[1.0] * 3] * 2
     assert [each[:2] for each in seen] == [(0, 1.0)]
 
 

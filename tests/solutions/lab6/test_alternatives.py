@@ -1,4 +1,5 @@
-"""Right solutions in other styles than the reference: none of them may lose a point, not in the self-check, not with fresh inputs."""
+"""Right solutions in other styles than the reference: none of them may lose a point, not in the self-check, not with fresh
+inputs."""
 
 from __future__ import annotations
 
@@ -200,7 +201,8 @@ def solve_dpmpp_2m(denoise, x, levels, *, callback=None, lower_order_final=True,
     if len(levels) == 2:
         return lab.solve_unipc(denoise, x, levels, callback=callback, order=1) if lower_order_final or not history else \
             finite(lab.unipc_step(x, [*history, (float(levels[0]), denoise(x, float(levels[0])))], float(levels[1])))
-    return lab.solve_unipc(denoise, x, levels, callback=callback, order=2, corrector=False, lower_order_final=lower_order_final, history=history)
+    return lab.solve_unipc(denoise, x, levels, callback=callback, order=2, corrector=False,
+                           lower_order_final=lower_order_final, history=history)
 
 
 # ---------------------------------------------------------------------------------------------- UniPC
@@ -236,7 +238,8 @@ def unipc_weights(ratios, h, variant="bh2"):
     for n in range(1, len(ratios) + 1):
         moments.append(h**n - n * moments[-1])
     matrix = torch.linalg.vander(torch.tensor(ratios, dtype=torch.float64)).T
-    return torch.linalg.inv(matrix) @ torch.tensor([moments[n] / h**n for n in range(1, len(ratios) + 1)], dtype=torch.float64)
+    return torch.linalg.inv(matrix) @ torch.tensor([moments[n] / h**n for n in range(1, len(ratios) + 1)],
+                                                   dtype=torch.float64)
 
 
 @alternative("all guesses stacked, one einsum")
@@ -254,7 +257,8 @@ def unipc_step(x, guesses, lam_next, *, x0_next=None, variant="bh2"):
 
 
 @alternative("predictor and corrector as two lists, like the library's")
-def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True, history=()):
+def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True,
+                history=()):
     guard(x, levels)
     n = len(levels) - 1
     check_order(order, n)
@@ -293,7 +297,8 @@ def measured_order(num_steps, errors):
     if any(not e > 0 for e in errors):
         raise ValueError("errors must be positive")
     n = torch.tensor(num_steps, dtype=torch.float64).log2()
-    solution = torch.linalg.lstsq(torch.stack([n, torch.ones_like(n)], dim=1), torch.tensor(errors, dtype=torch.float64).log2()[:, None]).solution
+    solution = torch.linalg.lstsq(torch.stack([n, torch.ones_like(n)], dim=1),
+                                  torch.tensor(errors, dtype=torch.float64).log2()[:, None]).solution
     return -solution[0, 0].item()
 
 
@@ -313,7 +318,8 @@ def create_timesteps(schedule, num_steps, spacing="uniform"):
         steps = np.maximum(np.rint((T - 1) * u**2), np.arange(n))[::-1]
     elif spacing in ("log-snr", "karras"):
         s_max, s_min = np.exp(-table[-1]), np.exp(-table[0])
-        lams = table[-1] + u * (table[0] - table[-1]) if spacing == "log-snr" else -7 * np.log(s_max ** (1 / 7) + u * (s_min ** (1 / 7) - s_max ** (1 / 7)))
+        roots = s_max ** (1 / 7) + u * (s_min ** (1 / 7) - s_max ** (1 / 7))
+        lams = table[-1] + u * (table[0] - table[-1]) if spacing == "log-snr" else -7 * np.log(roots)
         steps = np.abs(table[None] - lams[:, None]).argmin(1)[::-1].copy()
         for i in range(1, n):
             steps[i] = max(steps[i], steps[i - 1] + 1)
@@ -359,7 +365,8 @@ class stop_when_settled:
     def __call__(self, i, lam, x, x0):
         if i == 0:
             self.calm = 0
-        elif lam < self.after or torch.linalg.vector_norm((x0 - self.last).flatten(1), dim=1).max() > self.tolerance * x0[0].numel() ** 0.5:
+        elif lam < self.after or torch.linalg.vector_norm((x0 - self.last).flatten(1),
+                                                          dim=1).max() > self.tolerance * x0[0].numel() ** 0.5:
             self.calm = 0
         else:
             self.calm += 1
@@ -380,7 +387,8 @@ def solve_hybrid(denoise, x, levels, *, callback=None, switch=0.0, eta=1.0, late
         A_t, A_s = signal_noise(lam)[0] ** 2, signal_noise(after)[0] ** 2
         variance = eta**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
         eps = (x - A_t**0.5 * x0) / (1 - A_t) ** 0.5
-        x = A_s**0.5 * x0 + (1 - A_s - variance) ** 0.5 * eps + variance**0.5 * torch.randn(x.shape, dtype=x.dtype, generator=generator)
+        x = A_s**0.5 * x0 + (1 - A_s - variance) ** 0.5 * eps + variance**0.5 * torch.randn(x.shape, dtype=x.dtype,
+                                                                                            generator=generator)
     if k == len(levels) - 1:
         return finite(x)
     return late(denoise, x, levels[k:], callback=callback and (lambda i, *rest: callback(i + k, *rest)))
@@ -419,5 +427,7 @@ def test_an_alternative_loses_no_point(alternative):
         if not question.manual and alternative.target in question.targets:
             for seed in (SHEET_SEED, 303, 404):
                 question_asked = asked(question.id, seed)
-                outcome = judge_question(question_asked, look_at_all(question_asked.parts, {**REFERENCE, alternative.target: alternative.made}))
+                outcome = judge_question(question_asked,
+                                         look_at_all(question_asked.parts,
+                                                     {**REFERENCE, alternative.target: alternative.made}))
                 assert outcome.right, f"{question.id}: {[part for part in outcome.parts if part.sentence]}"

@@ -17,7 +17,8 @@ PAIRS = [
     ("HeunDiscreteScheduler", {}, "trailing", solve_heun),
     ("HeunDiscreteScheduler", {}, "leading", solve_heun),
     *(("DPMSolverMultistepScheduler", {"solver_order": 1}, spacing, solve_dpm1) for spacing in ("linspace", "trailing")),
-    *(("DPMSolverMultistepScheduler", {"solver_order": 2}, spacing, solve_dpmpp_2m) for spacing in ("linspace", "leading", "trailing")),
+    *(("DPMSolverMultistepScheduler", {"solver_order": 2}, spacing, solve_dpmpp_2m)
+      for spacing in ("linspace", "leading", "trailing")),
     ("DPMSolverMultistepScheduler", {"solver_order": 2, "lower_order_final": False}, "trailing",
      partial(solve_dpmpp_2m, lower_order_final=False)),
     *(("UniPCMultistepScheduler", {"solver_order": p}, spacing, partial(solve_unipc, order=p))
@@ -34,7 +35,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 
 @pytest.mark.parametrize("num_steps", [5, 10, 20])
-@pytest.mark.parametrize("name, options, spacing, solver", PAIRS, ids=lambda value: str(getattr(value, "keywords", value))[:60])
+@pytest.mark.parametrize("name, options, spacing, solver", PAIRS,
+                         ids=lambda value: str(getattr(value, "keywords", value))[:60])
 @pytest.mark.parametrize("model", ["gaussian", "ring"])
 def test_theirs_and_ours_agree(request, schedule, model, x, name, options, spacing, solver, num_steps):
     denoise = Denoiser(request.getfixturevalue(model), schedule)
@@ -58,7 +60,8 @@ def test_set_alpha_to_one_decides_whether_ddim_ends_at_clean_data(gaussian, sche
     denoise = Denoiser(gaussian, schedule)
     scheduler = make_scheduler("DDIMScheduler", schedule, timestep_spacing="trailing", clip_sample=False, **options)
     levels = levels_at(schedule, create_timesteps(schedule, 10, "trailing"), end)
-    torch.testing.assert_close(solve_with_scheduler(scheduler, schedule, denoise, x, 10), solve_ddim(denoise, x, levels), rtol=0, atol=1e-9)
+    torch.testing.assert_close(solve_with_scheduler(scheduler, schedule, denoise, x, 10), solve_ddim(denoise, x, levels),
+                               rtol=0, atol=1e-9)
 
 
 def test_theirs_is_wrong_where_T_is_not_divisible(gaussian, schedule, x):
@@ -79,7 +82,8 @@ def test_the_timesteps_are_those_of_ddim_there(schedule, spacing, num_steps, off
 def test_their_schedulers_call_back_and_stop_like_ours(gaussian, schedule, x):
     denoise, seen = Denoiser(gaussian, schedule), []
     scheduler = make_scheduler("DPMSolverMultistepScheduler", schedule, timestep_spacing="trailing")
-    solve_dpmpp_2m(denoise, x, levels_at(schedule, create_timesteps(schedule, 10, "trailing")), callback=lambda *each: seen.append(each))
+    solve_dpmpp_2m(denoise, x, levels_at(schedule, create_timesteps(schedule, 10, "trailing")),
+                   callback=lambda *each: seen.append(each))
     ours = list(seen)
     seen.clear()
     solve_with_scheduler(scheduler, schedule, denoise, x, 10, callback=lambda *each: seen.append(each))

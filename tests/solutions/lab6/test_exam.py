@@ -41,7 +41,8 @@ def test_the_points_add_up_and_ids_are_no_other_lab_s():
     assert sum(question.points for question in QUESTIONS) == 100
     ids = [question.id for question in QUESTIONS]
     assert all(re.fullmatch(r"[a-z0-9-]+", id) for id in ids)
-    others = [question.id for name in lab_names(ROOT) if name != "lab6_solvers" for question in Lab(ROOT, name).module("exam").QUESTIONS]
+    others = [question.id for name in lab_names(ROOT) if name != "lab6_solvers"
+              for question in Lab(ROOT, name).module("exam").QUESTIONS]
     # `check` knows a question by its id alone.
     assert len(set(ids)) == len(ids) and not set(ids) & set(others)
 
@@ -86,7 +87,8 @@ def test_stubs_earn_nothing_and_are_told_from_mistakes(question):
 
 
 @each_question
-@pytest.mark.parametrize("answer", [raises(ValueError("no")), raises(SystemExit(0)), lambda: None, lambda: "0", lambda: float("nan")],
+@pytest.mark.parametrize("answer", [raises(ValueError("no")), raises(SystemExit(0)), lambda: None, lambda: "0",
+                                    lambda: float("nan")],
                          ids=["ValueError", "SystemExit", "None", "text", "NaN"])
 def test_answering_everything_alike_earns_nothing(question, answer):
     assert verdict(question, 1, answering(answer)).points == 0

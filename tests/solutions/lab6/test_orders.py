@@ -7,7 +7,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from diffusionlab.levels import signal_noise
-from solutions.lab6_solvers import (measured_order, solve_ddim, solve_dpm1, solve_dpmpp_2m, solve_heun, solve_hybrid, solve_unipc)
+from solutions.lab6_solvers import (measured_order, solve_ddim, solve_dpm1, solve_dpmpp_2m, solve_heun, solve_hybrid,
+                                    solve_unipc)
 
 START, END = -3.0, 1.0
 STEPS = [160, 320, 640]
@@ -22,7 +23,8 @@ for p in (1, 2, 3):
 
 
 def errors(solver, model, exact, needs: int):
-    """The largest error at the end for each number of steps; `exact(lam)` is the true solution, from which `needs` guesses come."""
+    """The largest error at the end for each number of steps; `exact(lam)` is the true solution, from which `needs` guesses
+    come."""
     found = []
     for n in STEPS:
         levels = torch.linspace(START, END, n + 1, dtype=torch.float64)
@@ -72,7 +74,8 @@ def test_the_order_on_a_mixture_which_is_not_linear(name, path):
 
 def test_a_hybrid_without_noise_has_the_order_of_its_worse_half(gaussian, x):
     solver = partial(solve_hybrid, eta=0.0, switch=-1.0)
-    assert measured_order(STEPS, errors(solver, gaussian, lambda lam: gaussian.solution(x, START, lam), 0)) == pytest.approx(1, abs=0.15)
+    assert measured_order(STEPS, errors(solver, gaussian, lambda lam: gaussian.solution(x, START, lam),
+                                        0)) == pytest.approx(1, abs=0.15)
 
 
 def test_bh1_and_bh2_differ_only_where_a_single_guess_is_weighed(gaussian, x):
@@ -80,7 +83,8 @@ def test_bh1_and_bh2_differ_only_where_a_single_guess_is_weighed(gaussian, x):
     history = [(lam, gaussian.denoise(gaussian.solution(x, START, lam), lam)) for lam in (-3.8, -3.4)]
 
     def gap(order):
-        both = [solve_unipc(gaussian.denoise, x, levels, order=order, variant=variant, lower_order_final=False, history=history)
+        both = [solve_unipc(gaussian.denoise, x, levels, order=order, variant=variant, lower_order_final=False,
+                            history=history)
                 for variant in ("bh1", "bh2")]
         return float((both[0] - both[1]).abs().max())
     assert gap(2) > 1e-3 > 1e-10 > gap(3)

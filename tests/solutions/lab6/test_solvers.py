@@ -9,10 +9,12 @@ import torch
 from diffusionlab.guards import check_finite
 from diffusionlab.levels import Denoiser, levels_at, log_snr, one_guess
 from diffusionlab.noise_model import Recorder, count_calls
-from solutions.lab6_solvers import (adaptive_levels, create_timesteps, solve_ddim, solve_dpm1, solve_dpmpp_2m, solve_heun, solve_hybrid,
+from solutions.lab6_solvers import (adaptive_levels, create_timesteps, solve_ddim, solve_dpm1, solve_dpmpp_2m, solve_heun,
+                                    solve_hybrid,
                                     solve_unipc, stop_when_settled, unipc_step, unipc_weights)
 
-DETERMINISTIC = {"ddim": solve_ddim, "dpm1": solve_dpm1, "heun": solve_heun, "2m": solve_dpmpp_2m, "unipc-3": partial(solve_unipc, order=3)}
+DETERMINISTIC = {"ddim": solve_ddim, "dpm1": solve_dpm1, "heun": solve_heun, "2m": solve_dpmpp_2m,
+                 "unipc-3": partial(solve_unipc, order=3)}
 SOLVERS = DETERMINISTIC | {"hybrid": solve_hybrid}
 
 every_solver = pytest.mark.parametrize("solve", SOLVERS.values(), ids=SOLVERS)
@@ -31,7 +33,8 @@ def test_solvers_keep_dtype_and_shape_and_change_nothing_given(solve, ring, sche
     assert made.shape == x.shape and made.dtype == torch.float32
     assert torch.equal(x, given) and torch.equal(levels, levels_given)
     torch.testing.assert_close(DETERMINISTIC["ddim"](Denoiser(ring, schedule), x, levels),
-                               DETERMINISTIC["ddim"](Denoiser(ring, schedule), x.double(), levels).float(), rtol=0, atol=1e-4)
+                               DETERMINISTIC["ddim"](Denoiser(ring, schedule), x.double(), levels).float(), rtol=0,
+                               atol=1e-4)
 
 
 @every_solver
@@ -78,20 +81,24 @@ def test_what_else_is_refused(gaussian, ring, schedule, levels, x, refuses):
     refuses(adaptive_levels, denoise, x, levels[:-1].flip(0), 5)
     refuses(stop_when_settled, -0.1)
     refuses(stop_when_settled, 0.1, 0)
-    for ratios, h, variant in (([], 1.0, "bh1"), ([-1.0, -1.0], 1.0, "bh1"), ([0.0], 1.0, "bh1"), ([1.0], math.inf, "bh1"), ([1.0], 0.0, "bh1")):
+    for ratios, h, variant in (([], 1.0, "bh1"), ([-1.0, -1.0], 1.0, "bh1"), ([0.0], 1.0, "bh1"), ([1.0], math.inf, "bh1"),
+                               ([1.0], 0.0, "bh1")):
         refuses(unipc_weights, ratios, h, variant)
 
 
 def test_dpm_solver_1_is_ddim(ring, schedule, levels, x):
     for steps in (levels, levels[:-1], levels[:-1].flip(0)):
-        torch.testing.assert_close(solve_dpm1(Denoiser(ring, schedule), x, steps), solve_ddim(Denoiser(ring, schedule), x, steps),
+        torch.testing.assert_close(solve_dpm1(Denoiser(ring, schedule), x, steps),
+                                   solve_ddim(Denoiser(ring, schedule), x, steps),
                                    rtol=0, atol=1e-10)
 
 
 def test_unip_2_is_2m_and_unip_1_is_ddim(ring, schedule, levels, x):
     denoise = Denoiser(ring, schedule)
-    torch.testing.assert_close(solve_unipc(denoise, x, levels, order=2, corrector=False), solve_dpmpp_2m(denoise, x, levels), rtol=0, atol=1e-10)
-    torch.testing.assert_close(solve_unipc(denoise, x, levels, order=1, corrector=False), solve_ddim(denoise, x, levels), rtol=0, atol=1e-10)
+    torch.testing.assert_close(solve_unipc(denoise, x, levels, order=2, corrector=False), solve_dpmpp_2m(denoise, x, levels),
+                               rtol=0, atol=1e-10)
+    torch.testing.assert_close(solve_unipc(denoise, x, levels, order=1, corrector=False), solve_ddim(denoise, x, levels),
+                               rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("solve", DETERMINISTIC.values(), ids=DETERMINISTIC)
@@ -203,7 +210,8 @@ def test_the_unsettled_sample_decides():
     stop, x0 = stop_when_settled(0.1, patience=2), torch.zeros(3, 4)
     moved = x0.clone()
     moved[1] = 0.11
-    assert [stop(i, 0.5, x0, each) for i, each in enumerate([x0, x0, moved, moved, moved])] == [False, False, False, False, True]
+    assert [stop(i, 0.5, x0, each) for i, each in enumerate([x0, x0, moved, moved, moved])] == [False, False, False, False,
+                                                                                                True]
 
 
 def test_a_guess_that_has_not_begun_to_move_has_not_settled(ring, schedule, x):
@@ -211,7 +219,8 @@ def test_a_guess_that_has_not_begun_to_move_has_not_settled(ring, schedule, x):
     whole = solve_ddim(Denoiser(ring, schedule), x, levels)
 
     def harm(after):
-        return float((solve_ddim(Denoiser(ring, schedule), x, levels, callback=stop_when_settled(1e-2, after=after)) - whole).abs().max())
+        return float((solve_ddim(Denoiser(ring, schedule), x, levels,
+                                 callback=stop_when_settled(1e-2, after=after)) - whole).abs().max())
     assert harm(-9.0) > 0.5 > 0.2 > harm(0.0)
 
 
