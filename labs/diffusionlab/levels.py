@@ -1,7 +1,7 @@
 """Noise levels on the scale that solvers of the diffusion ODE work on: the log-SNR, lambda = log(sqrt(A) / sqrt(1 - A)).
 
 A sampler that skips steps is a solver of an ordinary differential equation, and its natural clock is lambda: it rises from
-noise to data, and is infinite at clean data. A solver of this course is called `solve(denoise, x, levels, *, callback=None)`:
+noise to data, and is infinite at clean data. A solver of this course is `solve(denoise, x, levels, *, callback=None)`:
 `levels` are the lambdas to visit, and `denoise(x, lam)` is the guess at the clean data.
 
 Source: Lu et al. 2022, "DPM-Solver", section 3.
@@ -24,8 +24,8 @@ Denoise = Callable[[Tensor, float], Tensor]
 """`denoise(x, lam)` guesses the clean data in x [B, ...] at log-SNR lam."""
 
 Callback = Callable[[int, float, Tensor, Tensor], object]
-"""`callback(i, lam, x, x0)`, called once in step i, when x at lam has been denoised to x0. If it returns True, the solver stops
-there and returns x0."""
+"""`callback(i, lam, x, x0)`, called once in step i, when x at lam has been denoised to x0. If it returns True, the solver
+stops there and returns x0."""
 
 
 def log_snr(schedule: NoiseSchedule, t: int) -> float:

@@ -90,8 +90,9 @@ def verdict(found: dict[Cell, dict], gaps: dict[Cell, tuple[float, float]]) -> s
     best = min(CONTENDERS, key=lambda cell: found[cell]["frechet_to_real"][0])
     beyond, spread = gaps[best]
     says = "better than" if beyond < -2 * spread else "worse than" if beyond > 2 * spread else "not to be told from"
-    return (f"{best.name} ({best.nfe} calls) is {says} {BASELINE.name} ({BASELINE.nfe} calls): {beyond:+.2f} +- {spread:.2f}; "
-            f"floor {found[BASELINE]['frechet_floor_real_to_real'][0]:.2f}, n = {found[BASELINE]['n']}")
+    floor, n = found[BASELINE]["frechet_floor_real_to_real"][0], found[BASELINE]["n"]
+    return (f"{best.name} ({best.nfe} calls) is {says} {BASELINE.name} ({BASELINE.nfe} calls): "
+            f"{beyond:+.2f} +- {spread:.2f}; floor {floor:.2f}, n = {n}")
 
 
 def main() -> None:

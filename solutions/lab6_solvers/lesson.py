@@ -739,7 +739,8 @@ print(f"n = {judged}, noise floor {floor[0]:.3g} +- {floor[1]:.2g}")
 @plots.when_written
 def _():
     four = [quality(solver, 10, spacing) for solver in ("DDIM", "DPM++(2M)") for spacing in ("uniform", "log-snr")]
-    return plots.Table([quality("DDIM", 50, "uniform"), *four, quality("UniPC-2", 10), quality("Heun", 5), quality("Heun", 10)])
+    others = [quality("UniPC-2", 10), quality("Heun", 5), quality("Heun", 10)]
+    return plots.Table([quality("DDIM", 50, "uniform"), *four, *others])
 
 
 @plots.beside_expected("quality-chart")
@@ -812,10 +813,10 @@ def _():
 #
 # | option | means | trap |
 # |---|---|---|
-# | `timestep_spacing="leading"` | $0, k, 2k, \dots$ with $k = \lfloor T/n \rfloor$ | `DDIMScheduler`'s default; never reaches $T-1$ |
+# | `timestep_spacing="leading"` | $0, k, 2k, \dots$; $k = \lfloor T/n \rfloor$ | `DDIMScheduler`'s default; never at $T-1$ |
 # | `"linspace"` | from $0$ to $T-1$ in $n$ points | `DDIMScheduler` steps to $t - \lfloor T/n \rfloor$ all the same |
 # | `"trailing"` | counted down from $T$ | right where $n$ divides $T$ |
-# | `steps_offset` | added to `leading` | made up for a table that begins elsewhere |
+# | `steps_offset` | added to `leading` | 1 in Stable Diffusion's settings: its last call is at $t = 1$ |
 # | `set_alpha_to_one` | the last step leads to clean data | `False` ends at $A_0$, with noise left over |
 # | `clip_sample` | the guess is cut to $[-1, 1]$ | on by default in `DDIMScheduler`; the noise is not derived anew |
 # | `prediction_type` | `"epsilon"`, `"sample"`, `"v_prediction"` | of the network, not a matter of taste |

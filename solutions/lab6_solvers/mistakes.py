@@ -72,12 +72,30 @@ def asked_twice(denoise, x, levels, callback):
     return lambda x, lam: (denoise(x, lam), denoise(x, lam))[1], x, levels, callback
 
 
-def on_other_levels(change):
-    return about_the_run(lambda denoise, x, levels, callback: (denoise, x, change(levels), callback))
+def on_other_levels(pick):
+    return about_the_run(lambda denoise, x, levels, callback: (denoise, x, pick(levels), callback))
 
 
-def told(change):
-    return about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels, callback and change(callback)))
+def not_listening(callback):
+    def heard(*each):
+        callback(*each)
+    return heard
+
+
+def counting_from_1(callback):
+    def heard(i, *rest):
+        return callback(i + 1, *rest)
+    return heard
+
+
+def swapping(callback):
+    def heard(i, lam, x, x0):
+        return callback(i, lam, x0, x)
+    return heard
+
+
+def told(respond):
+    return about_the_run(lambda denoise, x, levels, callback: (denoise, x, levels, callback and respond(callback)))
 
 
 ALIKE = {
@@ -101,14 +119,14 @@ ALIKE = {
     "never-calls-back": ("The callback is never called.", "Call it once a step, after the guess.",
                          told(lambda callback: None)),
     "never-stops": ("What the callback returns is not looked at.", "Where it is True, return x0 at once.",
-                    told(lambda callback: lambda *each: (callback(*each), None)[1])),
+                    told(not_listening)),
     "stops-with-x": ("Stopped by the callback, you return the noisy x.",
                      "The best there is at that moment is the guess: return x0.",
                      stops_with_x),
     "counts-from-1": ("The callback is told steps 1, 2, ...", "Steps are counted from 0, as `enumerate` does.",
-                      told(lambda callback: lambda i, *rest: callback(i + 1, *rest))),
+                      told(counting_from_1)),
     "swaps-x-and-x0": ("The callback gets x0 where it expects x.", "Its arguments are i, lam, x, x0.",
-                       told(lambda callback: lambda i, lam, x, x0: callback(i, lam, x0, x))),
+                       told(swapping)),
 }
 
 SOLVERS = {"ddim-euler": ("ddim", right_ddim), "heun": ("heun", right_heun), "dpm-solver-1": ("dpm1", right_dpm1),
@@ -228,7 +246,7 @@ def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_
          slope_of=lambda x, x0, now, after: (x - after[0] * x0) / after[1], begin=lambda y, y_euler: y,
          corrects=math.isfinite,
          says_again=False):
-    """Register a mistake in the second slope (where it is taken, at which level, how), in the mean, or in what it is added to."""
+    """Register a mistake in the second slope (where it is taken, how), in the mean, or in what the mean is added to."""
     def solve_heun(denoise, x, levels, *, callback=None):
         check_levels(levels)
         steps = levels.tolist()
@@ -456,7 +474,7 @@ def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lam
           asks_again=False, order_of=lambda order, left, lowered: min(order, left) if lowered else order,
           begin=lambda history: list(history),
           variant_of=lambda variant: variant):
-    """Register a mistake in the loop: what is corrected, from where, with which guesses; how often the model is asked; the order."""
+    """Register a mistake in the loop: what is corrected, from where, with which guesses; how often is asked; the order."""
     def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True,
                     history=()):
         check_levels(levels)

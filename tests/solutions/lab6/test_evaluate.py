@@ -44,6 +44,7 @@ def test_the_gap_is_that_of_the_distances_and_paired():
 
 @pytest.mark.parametrize("beyond, says", [(-1.0, "better than"), (0.1, "not to be told from"), (1.0, "worse than")])
 def test_the_verdict_looks_at_the_spread(beyond, says):
-    found = {cell: {"frechet_to_real": [5.0, 1.0], "frechet_floor_real_to_real": [2.0, 0.1], "n": 1000} for cell in [BASELINE, *CONTENDERS]}
+    judged = {"frechet_to_real": [5.0, 1.0], "frechet_floor_real_to_real": [2.0, 0.1], "n": 1000}
+    found = dict.fromkeys([BASELINE, *CONTENDERS], judged)
     assert says in verdict(found, {cell: (beyond, 0.2) for cell in CONTENDERS})
     assert evaluate.RESAMPLINGS >= 20
