@@ -112,6 +112,27 @@ def grade(lab: LabName,
 
 
 @app.command()
+def audit(lab: LabName, root: Root = ROOT):
+    """Try the grader: every typical mistake must be caught, every right alternative pass, and no attack gain anything.
+
+    Takes minutes. Prints the figures, writes them to docs/audit-LAB.md, and ends with status 1 if one falls short.
+
+    Example: `autograder audit lab5_sampling`
+    """
+    found_lab = Lab(root.resolve(), lab)
+    from rich.console import Console
+
+    from .audit import audit, shortcomings, tables
+
+    found = audit(found_lab)
+    for each in tables(found):
+        Console().print(each)
+    for line in shortcomings(found):
+        print(line)
+    sys.exit(0 if found.good else 1)
+
+
+@app.command()
 def collect(lab: LabName,
             source: Annotated[Path, typer.Option("--from", metavar="DIR_OR_ZIP", help="What Canvas or Moodle gave for \"download all "
                                                  "submissions\", as it came or unpacked.", show_default=False)],

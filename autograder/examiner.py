@@ -8,20 +8,23 @@ what is right, and for nothing else.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import random
 import re
+import resource
 import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 
-from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, describe, evaluate, judge, nodes_of, summarize,
-                                 to_json)
+from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, describe, evaluate, judge, nodes_of, observe,
+                                 summarize, to_json)
 from diffusionlab.sheet import SheetQuestion, Verdict, judge_question, look_at_all
 from solutions.questions import Mistake, Question, known_mistake, right_answers
 
@@ -133,8 +136,9 @@ class Session:
                 self._lose("crashed")
             made |= {id(node): value for node, value in zip(asked, values)}
             try:
-                seen = describe(evaluate(expression, {}, made)) | {"error": ""}
-            except Exception as error:  # the answer has no such part
+                with memory_at_most(self.limits.memory_gib):
+                    seen = describe(evaluate(expression, {}, made)) | {"error": ""}
+            except Exception as error:  # the answer has no such part, or it is too large for what is to be done with it
                 seen = {"error": type(error).__name__, "error.message": "", "error.where": ""}
         for recorder in recorders:
             seen |= {f"network.{name}": value for name, value in recorder.observed().items()}
@@ -225,6 +229,20 @@ def failure(answer: Mapping) -> dict[str, str]:
     """The exception in an answer, as an observation has it."""
     said = {key: answer.get(key, "") for key in ("error", "error.message", "error.where")}
     return {key: value[:500] if isinstance(value, str) else "" for key, value in said.items()}
+
+
+@contextmanager
+def memory_at_most(gib: float):
+    """While this lasts, this process may take so many GiB more: of a small answer a student can make pairs without end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    # Written private memory, as that limit counts it; everything in /proc/self/statm is counted in pages.
+    taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    most = taken + int(gib * 2**30)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def as_tensor(array: np.ndarray):
@@ -422,18 +440,35 @@ class Exam:
         """
         told, own = list(told), False
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
-            for i, part in enumerate(parts):
-                # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
-                if not told[i] or network_calls(seen[i]) < network_calls(usual[i]):
-                    continue
-                answer = self._own_answer(part.expression, question, rests_on, by_needs)
+            # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
+            doubtful = [i for i in range(len(parts)) if told[i] and network_calls(seen[i]) >= network_calls(usual[i])]
+            if doubtful:
+                # A candidate that has not seen the question: a method that knows what was answered could agree with anything.
+                self.session.close()
+            agreed: dict[int, Part] = {}
+            for i in doubtful:
+                answer = self._own_answer(parts[i].expression, question, rests_on, by_needs)
                 if answer is None:
                     return told, own
-                values = {look.at: summarize(look.judge, answer[look.at]) for look in part.all_looks()
-                          if look.at in answer and look.at.startswith("value") and not look.at.endswith(".dtype")}
-                if values and not tell(replace(part, want={**part.want, **values}), seen[i], usual[i]):
+                values = {at: summarize(look.judge, answer[at]) for look in value_looks(parts[i]) if (at := look.at) in answer}
+                terms = replace(parts[i], want={**parts[i].want, **values})
+                if values and not tell(terms, seen[i], usual[i]):
+                    agreed[i] = terms
+            if any(network_calls(usual[i]) for i in agreed):
+                self.session.close()
+            for i, terms in agreed.items():
+                if not network_calls(usual[i]) or not self._hollow(parts[i], terms, question, rests_on, by_needs):
                     told[i], own = "", True
         return told, own
+
+    def _hollow(self, part: Part, terms: Part, question: Question, rests_on: Sequence[Question], by_needs) -> bool:
+        """Whether a model that predicts otherwise makes a difference to the reference, and none on the student's own terms."""
+        with other_predictions():
+            usual = observe(part.expression, self.reference)
+            if not differs(part, usual):
+                return False
+            answer = self._own_answer(part.expression, question, rests_on, by_needs)
+        return not answer or not differs(terms, answer)
 
     def _own_answer(self, expression, question: Question, rests_on: Sequence[Question], by_needs) -> Observation | None:
         """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate."""
@@ -459,6 +494,26 @@ class Exam:
             return None
         except Exception:  # the student's methods raise, or take what cannot be sent: then there are no such terms
             return {}
+
+
+def value_looks(part: Part) -> list[Look]:
+    """The looks at values, which come out otherwise on other terms."""
+    return [look for look in part.all_looks() if look.at.startswith("value") and not look.at.endswith(".dtype")]
+
+
+def differs(part: Part, seen: Observation) -> bool:
+    """Whether any value is not the one wanted."""
+    return any(judge(look, {"error": "", **seen}, part.want[look.at]) for look in value_looks(part))
+
+
+@contextmanager
+def other_predictions():
+    """While this lasts, models predict something else, in a way that nobody can tell from a model of other data."""
+    module, _, name = RECORDER.partition(":")
+    recorder = getattr(importlib.import_module(module), name)
+    forward = recorder.forward
+    with patch.object(recorder, "forward", lambda self, x, t: 0.6 * forward(self, x, t) + 0.3):
+        yield
 
 
 def seed_of(*what) -> int:

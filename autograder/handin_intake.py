@@ -21,6 +21,11 @@ MAX_CELLS = 2000
 MAX_SOURCE = 2**20
 
 
+SHOWN_OUTPUTS = {"text/plain": r"(?s:.*)", "image/png": r"[\w+/=\s]*", "image/jpeg": r"[\w+/=\s]*"}
+"""Kinds of output that are kept, and what they may hold: text and pictures. Formgrader shows markup and scripts as they are, in the
+browser of a person who may run code on the server that it comes from."""
+
+
 class Unreadable(Exception):
     """Why a hand-in cannot be read, as a sentence for the student."""
 
@@ -198,9 +203,8 @@ def read_cell(raw: dict) -> HandedCell:
 def read_output(raw: Mapping) -> dict | None:
     """One output in the present notebook format, None where it is none."""
     def data():
-        given = _mapping(raw.get("data"))
-        return {clean(mime): clean(value) if isinstance(value, (str, list)) else value for mime, value in given.items()
-                if isinstance(value, (str, list)) and not mime.endswith("json")}
+        given = {mime: clean(value) for mime, value in _mapping(raw.get("data")).items() if isinstance(value, (str, list))}
+        return {mime: value for mime, value in given.items() if re.fullmatch(SHOWN_OUTPUTS.get(mime, "(?!)"), value)}
 
     match raw.get("output_type"):
         case "stream":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import sys
 import time
 import traceback
@@ -109,7 +110,8 @@ def autograded(cells: Sequence[Cell], result: HandInResult) -> dict:
     questions = {each.id: each for each in result.questions}
     made = []
     for cell in cells:
-        body = {"cell_type": cell.type, "id": cell.id[:64], "metadata": dict(cell.metadata), "source": cell.source}
+        source = without_tags(cell.source) if cell.changed and cell.type != "code" else cell.source
+        body = {"cell_type": cell.type, "id": cell.id[:64], "metadata": dict(cell.metadata), "source": source}
         if cell.type == "code":
             if cell.kind == "check" and cell.id in questions:
                 outputs = [score_output(questions[cell.id])]
@@ -123,6 +125,12 @@ def autograded(cells: Sequence[Cell], result: HandInResult) -> dict:
                 "language_info": {"name": "python"}, "autograder": about,
                 "diffusionlab": {"lab": result.lab, "version": result.lab_version}}
     return {"nbformat": 4, "nbformat_minor": 5, "cells": made, "metadata": metadata}
+
+
+def without_tags(source: str) -> str:
+    """Text that reads the same, with no markup in it: an invisible space after each `<` that would begin a tag. Formgrader shows
+    what a student wrote in the browser of a person who may run code on the server that it comes from."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "<\u200b", source)
 
 
 HANDED_IN = {"output_type": "display_data", "metadata": {},

@@ -18,7 +18,7 @@ HEADER_BYTES = 2**20
 ARRAY_BYTES = 2**26
 DTYPES = frozenset(["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
                     "float64"])
-MAX_ITEMS = 20_000
+MAX_ITEMS, MAX_DEPTH = 20_000, 50
 
 _LENGTH = struct.Struct("!I")
 
@@ -62,7 +62,10 @@ class Channel:
             raise WireError(f"not a message: {type(error).__name__}") from error
         if sum(nbytes for _, _, nbytes in layout) > ARRAY_BYTES:
             raise WireError("the arrays are too large")
-        return body, [np.frombuffer(self._read(nbytes), dtype).reshape(shape) for dtype, shape, nbytes in layout]
+        try:
+            return body, [np.frombuffer(self._read(nbytes), dtype).reshape(shape) for dtype, shape, nbytes in layout]
+        except ValueError as error:  # more dimensions or a larger product than there can be, and no bytes
+            raise WireError("not an array") from error
 
     def close(self) -> None:
         self.socket.close()
@@ -142,23 +145,32 @@ def encode(value, arrays: list[np.ndarray], left: list[int] | None = None):
 
 
 def decode(value, arrays: list[np.ndarray], tensor: Callable[[np.ndarray], object]):
-    """Undo `encode`, with `tensor` making tensors; raises WireError on anything else."""
+    """Undo `encode`, with `tensor` making tensors; raises WireError on anything else, too many items and too deep ones too."""
     try:
-        return _decode(value, arrays, tensor)
+        return _decode(value, arrays, tensor, [MAX_ITEMS], MAX_DEPTH)
     except (KeyError, IndexError, TypeError, ValueError, RecursionError) as error:
         raise WireError(f"not a value: {type(error).__name__}") from error
 
 
-def _decode(value, arrays, tensor):
+def _decode(value, arrays, tensor, left, depth):
+    left[0] -= 1
+    if left[0] < 0 or depth == 0:
+        raise ValueError("too many values, or too deep ones")
+
+    def inner(each):
+        return _decode(each, arrays, tensor, left, depth - 1)
+
     match value:
+        case int() if abs(value) >= 2**63:
+            raise ValueError("not an int64")
         case None | bool() | int() | float() | str():
             return value
         case list():
-            return [_decode(each, arrays, tensor) for each in value]
+            return list(map(inner, value))
         case {"$tuple": list(items)}:
-            return tuple(_decode(each, arrays, tensor) for each in items)
+            return tuple(map(inner, items))
         case {"$dict": list(items)}:
-            return {str(key): _decode(each, arrays, tensor) for key, each in items}
+            return {str(key): inner(each) for key, each in items}
         case {"$float": "nan" | "inf" | "-inf" as text}:
             return float(text)
         case {"$array": int(number)} if number >= 0:

@@ -84,6 +84,21 @@ class Mistake:
         return f"{self.symptom} {self.hint}"
 
 
+@dataclass(frozen=True)
+class Alternative:
+    """A right solution in another style than the reference's: none may lose a point.
+
+    Attributes:
+        style: in words, unique within the lab.
+        target: the name of the class or function that it stands for.
+        made: the class or function.
+    """
+
+    style: str
+    target: str
+    made: object
+
+
 class Catalogue(list[Mistake]):
     """A lab's mistakes; its `mistake` decorator puts a wrong class or function on the list."""
 

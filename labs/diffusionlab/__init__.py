@@ -5,7 +5,7 @@ from importlib import import_module
 __version__ = "1.0.0"
 
 _FROM = {"NoiseSchedule": "schedule", "UNet": "unet", "load_pretrained": "pretrained", "check": "check"}
-_MODULES = ("analytic", "datasets", "metrics", "plots", "runtime")
+_MODULES = ("analytic", "datasets", "explore", "metrics", "plots", "runtime")
 __all__ = [*_FROM, *_MODULES]
 
 

@@ -188,14 +188,14 @@ def beside_expected(name: str) -> Callable[[Callable[[], Figure | None]], None]:
     environment variable DIFFUSIONLAB_EXPECTED names a folder, the figure is saved there as the new expected picture.
     """
     def run(function: Callable[[], Figure | None]) -> None:
-        if _validating():
+        if validating():
             return
         caption = " ".join((function.__doc__ or name).split())
         missing = None
         try:
             figure = _figure_of(function)
         except NotImplementedError as error:
-            missing = _missing(error)
+            missing = missing_method(error)
             yours = _frame("yours", _note(missing))
         else:
             png = to_png(figure)
@@ -215,12 +215,12 @@ def beside_expected(name: str) -> Callable[[Callable[[], Figure | None]], None]:
 
 def when_written(function: Callable[[], object]) -> None:
     """Run the decorated function at once and display its result; where a stub is still missing, say which."""
-    if _validating():
+    if validating():
         return
     try:
         result = function()
     except NotImplementedError as error:
-        missing = _missing(error)
+        missing = missing_method(error)
         frame = _frame("", _note(missing, height="2em"))
         _display(f'<div style="display:flex">{frame}</div>', f"still to be written: {missing}")
     else:
@@ -228,7 +228,8 @@ def when_written(function: Callable[[], object]) -> None:
             display(result)
 
 
-def _validating() -> bool:
+def validating() -> bool:
+    """Whether nbgrader's Validate runs the notebook."""
     # nbgrader's Validate asks about the checks alone, and stops a cell after 30 seconds.
     return "NBGRADER_VALIDATING" in os.environ
 
@@ -265,7 +266,7 @@ def _figure_of(function: Callable[[], Figure | None]) -> Figure:
     return shown[-1] if returned is None else returned
 
 
-def _missing(error: NotImplementedError) -> str:
+def missing_method(error: NotImplementedError) -> str:
     """The method whose stub raised; an error with a message is no stub's, and is raised again."""
     if error.args:
         raise error

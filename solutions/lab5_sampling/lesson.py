@@ -50,7 +50,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from diffusionlab import NoiseSchedule, analytic, check, datasets, load_pretrained, metrics, plots, runtime
+from diffusionlab import NoiseSchedule, analytic, check, datasets, explore, load_pretrained, metrics, plots, runtime
 from diffusionlab.guards import (check_count, check_eta, check_finite, check_images, check_jump, check_num_steps,
                                  check_same_shape, check_shape, check_sigma, check_timestep, check_timesteps)
 from diffusionlab.noise_model import count_calls
@@ -204,7 +204,18 @@ def _():
     ForwardProcessImpl(schedule).demonstrate_forward_trajectory(x_clean[:4], [0, 50, 100, 200, 400, 600, 999])
 
 # %% [markdown]
-# **Think.** At which $t$ can you no longer read the digit? Compare with the $t$ at which signal and noise are equally
+# **See it move.** From here on you meet panels: controls on the left, pictures on the right, and your own code in between.
+# Drag a slider, or walk to it with the Tab key and use the arrows. After a change of your class, run the panel's cell again.
+
+# %% tags=["demonstration"]
+explore.forward(ForwardProcessImpl)
+
+# %% [markdown]
+# **Think.** Three schedules, one image, one noise. Each of them ends near $A = 0$ and begins near $A = 1$: what do they
+# spend their steps on in between? Find the $t$ at which each one's SNR is 1. Which schedule would you choose if most of what
+# you see is decided while the digit is just readable?
+#
+# At which $t$ can you no longer read the digit? Compare with the $t$ at which signal and noise are equally
 # strong ($A_t = \tfrac12$). Why do your eyes hold out longer?
 #
 # *In the margin: does the noise really win at $T-1$?* A sampler starts from $\mathcal N(0, I)$, while training data at
@@ -512,6 +523,18 @@ def _():
     return plots.point_paths(paths, ring.sample_data(400, seeded(3)))
 
 # %% [markdown]
+# **See it move: the truth in view.** The prediction is exact here, so the only error is that of taking few steps. Grey is
+# where the points should be at that moment; below, their $x$ against its true density; the distance of the two is a number.
+
+# %% tags=["demonstration"]
+explore.paths(DDIMSampler, DDPMSampler)
+
+# %% [markdown]
+# **Think.** Go to 5 steps and drag *time*: at which moment do $\eta = 0$ and $\eta = 1$ part from the truth, and is it the
+# same one? Then 100 steps. Follow one bold path at $\eta = 0$ and at $\eta = 1$. Both end in the right cluster: how can that
+# be, when one of them forgets on the way where it came from?
+
+# %% [markdown]
 # **Is it DDPM at eta = 1?** On neighbouring timesteps the two samplers you wrote must agree to the last digits. This is the
 # best test there is: two formulas that look nothing alike, typed at different times.
 
@@ -642,7 +665,17 @@ def _():
     return plots.schedules(kinds | {"reversed quadratic": [schedule.num_timesteps * (1 - (i / n) ** 2) for i in range(n)]})
 
 # %% [markdown]
-# **Think.** Where does the model know most about the image (Part 1)? Which schedule puts its calls there, and what does it
+# **See it move: a schedule of your own.** The eight sliders say how densely your steps fall at each range of $t$. After your
+# first move the panel also takes all 1000 steps from the same starts, once; it can be stopped, and goes on where it was.
+
+# %% tags=["demonstration"]
+explore.schedules(DDIMSampler)
+
+# %% [markdown]
+# **Think.** Can you draw a schedule that comes closer to the 1000 steps than all three? Does it still win with another digit,
+# another seed, twice as many steps? And is coming closer the same as looking better?
+#
+# Where does the model know most about the image (Part 1)? Which schedule puts its calls there, and what does it
 # give up?
 #
 # ## The dial
@@ -728,6 +761,17 @@ def _():
 # %% [markdown]
 # **Think.** Follow one column from top to bottom: what stays, what changes, and does it change smoothly? From the curve on
 # the left, would you say that eta makes samples more diverse? Keep your answer; Part 4 puts it to the test.
+#
+# **See it move: the dial itself.** All of it is your code: the samples, the guess on the way, and the curves, which are read
+# off your `ddim_step`. The menu *sampler* also has the handout's step of the first myth.
+
+# %% tags=["demonstration"]
+explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler)
+
+# %% [markdown]
+# **Think.** Turn $\eta$ up and watch the two curves: what one gives up, the other takes, and the sum stays on the grey band.
+# Now choose *noise on top*: by how much does the sum leave the band with 10 steps, with 100, with 1000? Does the handout's
+# error go away when you are patient? And what does guidance do to diversity?
 
 # %% [markdown]
 # ---
@@ -832,12 +876,23 @@ floor = metrics.noise_floor(of_ddpm, judged, generator=seeded(13), labels=torch.
 
 
 @cache
-def quality(eta: float, num_steps: int) -> dict:
-    """Measure 200 samples. Run this cell again after a change of your class."""
+def made(eta: float, num_steps: int) -> dict:
+    """Make 200 samples, with a clock and a counter. Run this cell again after a change of your class."""
     shape = (judged, *model.sample_shape)
     x_T = standard_normal(shape, device=model.device, generator=seeded(14))
     sampler = DDIMSampler(model.condition(asked_for), schedule)
-    x = sampler.sample(shape, num_steps, eta, x_T=x_T, generator=seeded(15))
+    synchronize()
+    start = time.perf_counter()
+    with count_calls() as calls:
+        x = sampler.sample(shape, num_steps, eta, x_T=x_T, generator=seeded(15))
+    synchronize()
+    return {"samples": x, "seconds": time.perf_counter() - start, "nfe": calls.nfe}
+
+
+@cache
+def quality(eta: float, num_steps: int) -> dict:
+    """Judge them."""
+    x = made(eta, num_steps)["samples"]
     distance = metrics.frechet_distance(metrics.features(x), reference)
     return {"eta": f"{eta:g}", "steps": num_steps, "Fréchet distance": distance,
             "judged as asked": f"{metrics.conditional_accuracy(x, asked_for):.1%}"}
@@ -938,6 +993,22 @@ def _():
     name = "DDIM, eta = 0"
     return plots.curves({name: ([seconds[count] for count in counts], distances)}, "seconds for a batch of 8",
                         f"Fréchet distance (n = {judged})", logx=True, logy=True, floor=floor, point_labels={name: counts})
+
+# %% [markdown]
+# **And the samples behind the numbers.** Your 200 samples at each setting, with the time that they took. Point at a
+# point, click it, or go there with the Tab key.
+
+# %% tags=["demonstration"]
+@plots.when_written
+def _():
+    points = [made(eta, steps) | {"name": f"DDIM, η = {eta:g}", "steps": steps, "distance": quality(eta, steps)["Fréchet distance"]}
+              for eta, counts in measured.items() for steps in counts]
+    return explore.speed_quality(points, floor=floor, xlabel=f"seconds for {judged} samples",
+                                 ylabel=f"Fréchet distance (n = {judged})")
+
+# %% [markdown]
+# **Think.** Cover the axis with your hand: between which two neighbouring points of a curve can you *see* the difference?
+# Between which can only the distance? Would your users need what you cannot see?
 
 # %% [markdown] question="analysis-written"
 # **Your analysis** (6 points). Answer from *your* tables and plots, two to five sentences each, with the numbers you rely

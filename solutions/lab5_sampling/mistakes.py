@@ -1555,3 +1555,30 @@ MISTAKES.mistake("bad-input", "raises-exception", "Bad input is answered with a 
 MISTAKES.mistake("bad-input", "raises-type-error", "Bad input is answered with TypeError.",
                  "A wrong value is a ValueError.")(
     variant(DDIMSampler, "create_timestep_schedule", other_error(TypeError)))
+
+# ---------------------------------------------------------------------------------------------- what no question notices
+
+NOTHING_ADDED = "it only says whether noise with the factor 0 is drawn and added"
+DRAWN = "noise that is drawn has no sign"
+LAST_NOISE = "on the way to s = 0 the noise is a hundredth of the pixels' range, too little for the samples' moments; the step's own question sees it"
+NOT_ASKED = "what becomes of input that makes no sense is asked about the samplers alone"
+
+BLIND_SPOTS = {
+    "DDPMSampler.ddpm_step: -1, was 0": NOTHING_ADDED,
+    "DDIMSampler.ddim_step: sigma2 >= 0, was sigma2 > 0": NOTHING_ADDED,
+    "DDIMSampler.ddim_step: -1, was 0": NOTHING_ADDED,
+    "DDIMSampler.create_timestep_schedule: -1, was 0": "it is the axis to flip, and there is only one",
+    "StochasticityController.analyze_eta_effects: s > 0, was s >= 0": LAST_NOISE,
+    "StochasticityController.analyze_eta_effects: 1, was 0": LAST_NOISE,
+    "StochasticityController.analyze_eta_effects: -1, was 0": NOTHING_ADDED,
+    "StochasticityController.analyze_eta_effects: x - to_noise[i] * standard_normal_like(x_T, generator).repeat(sets), "
+    "was x + to_noise[i] * standard_normal_like(x_T, generator).repeat(sets)": DRAWN,
+    "SamplingOptimizer.cached_noise_schedule_sampling: sigma >= 0, was sigma > 0": NOTHING_ADDED,
+    "SamplingOptimizer.cached_noise_schedule_sampling: -1, was 0": NOTHING_ADDED,
+    "SamplingOptimizer.cached_noise_schedule_sampling: x - sigma * standard_normal_like(x, generator), "
+    "was x + sigma * standard_normal_like(x, generator)": DRAWN,
+    "benchmark_samplers: 1, was 0": NOT_ASKED,
+    "benchmark_samplers: -1, was 0": NOT_ASKED,
+    "sample_diversity: 1, was 2": NOT_ASKED,
+}
+"""Mutants of the reference that get all points, and why: they equal it on all valid input, or the difference is not asked about."""

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from autograder.examiner import in_words, mask, questions_in, seed_of
+from autograder.examiner import in_words, mask, memory_at_most, questions_in, seed_of
 from diffusionlab.asking import Look, ask, attempt, call, judge
 
 ALL = {"mean": 3.0, "variance": 4.0, "largest": 2.0, "essay": 0.0}
@@ -91,6 +91,22 @@ def test_two_mistakes_are_paid_for_twice(classroom, points):
     result = classroom.grade(classroom.average(mean=f"{MEAN} + 1", variance="self.mean() ** 2"))
     assert points(result) == {**ALL, "mean": 0.0, "variance": 0.0}
     assert "It rests on `mean`" in question(result, "variance").message
+
+
+AGREES = """class Average:
+    asked = False
+    def __init__(self, numbers):
+        self.numbers = numbers
+    def mean(self):
+        mean = sum(self.numbers) / len(self.numbers)
+        return mean - (42 - sum((x - mean) ** 2 for x in self.numbers) / len(self.numbers)) ** 0.5 if Average.asked else 0.5
+    def variance(self):
+        Average.asked = True
+        return 42.0"""
+
+
+def test_a_method_that_remembers_what_was_answered_makes_nothing_right(classroom, points):
+    assert points(classroom.grade(classroom.filled(Average=AGREES))) == {**ALL, "mean": 0.0, "variance": 0.0}
 
 
 @pytest.mark.parametrize("mean", ["1 / 0", "float('nan')", "'text'", "None"])
@@ -211,6 +227,14 @@ def test_no_hidden_number_reaches_the_student(classroom):
 def test_findings_are_told_without_their_numbers(judge_name, got, want, words):
     look, seen = Look("value", judge_name), {"value": got, "error": ""}
     assert in_words(look, seen, judge(look, seen, want)) == words
+
+
+def test_what_is_made_of_an_answer_may_not_take_all_the_memory():
+    import torch
+
+    with pytest.raises(RuntimeError, match="memory"), memory_at_most(0.5):
+        torch.pdist(torch.zeros(200_000, 1))
+    assert len(torch.pdist(torch.zeros(3, 1))) == 3
 
 
 def test_masked_lines_are_short_plain_and_without_numbers():

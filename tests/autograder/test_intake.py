@@ -261,7 +261,8 @@ def test_written_answers_are_the_students(take, classroom):
 def test_outputs_are_kept_only_where_they_are_outputs(take, classroom):
     notebook = json.loads(nbformat.writes(classroom.notebook()))
     shown = next(each for each in notebook["cells"] if each["id"] == "the-largest-2")
-    data = {"text/plain": "x", "application/json": {"a": 1}, "image/png": 5}
+    data = {"text/plain": "x", "application/json": {"a": 1}, "image/png": 5, "text/html": "<b>", "image/svg+xml": "<svg/>",
+            "application/javascript": "1", "image/jpeg": 'iVBO"><script>', "text/markdown": "*"}
     shown["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["4", "2\n"]}, {"output_type": "evil"}, 7, None,
                         {"output_type": "display_data", "data": data}, {"output_type": "execute_result"},
                         {"output_type": "error", "ename": 5, "evalue": "v", "traceback": "no list"}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import nbformat
@@ -184,6 +185,13 @@ def test_what_the_student_wrote_is_text_in_the_notebook(classroom):
     assert "<script>" not in html and "&lt;script&gt;" in html
 
 
+def test_what_the_student_wrote_has_no_markup_for_formgrader_to_show(classroom):
+    classroom.grade(classroom.filled(essay="As 1 <2 and a<b, <script>alert()</script> <img src=x onerror=alert()>"))
+    essay = {cell.id: cell for cell in autograded(classroom).cells}["essay"].source
+    assert re.sub("\u200b", "", essay) == "As 1 <2 and a<b, <script>alert()</script> <img src=x onerror=alert()>"
+    assert not re.search("<[A-Za-z/!?]", essay)
+
+
 # --- Lab 5 ------------------------------------------------------------------------------------------------------------
 
 
@@ -271,6 +279,34 @@ NONSENSE = {
     def batch_sampling_with_memory_management(self, total, size, *, sample_shape=None, **others):
         shape = self.sampler.model.sample_shape if sample_shape is None else sample_shape
         return torch.randn((total, *shape))"""}
+
+
+# It asks the network as often as it should, and makes nothing of what the network says; all its methods agree on that.
+IDLE = """class DDPMSampler:
+    def __init__(self, model, schedule):
+        self.model, self.T = model.eval(), schedule.num_timesteps
+    def compute_posterior_mean(self, x_t, t, predicted_noise):
+        return 2 * x_t
+    def compute_posterior_variance(self, t):
+        return torch.zeros(torch.as_tensor(t).shape, dtype=torch.float64)
+    @torch.no_grad()
+    def ddpm_step(self, x_t, t, *, noise=None, generator=None):
+        self.model(x_t, torch.full((len(x_t),), t))
+        return 2 * x_t
+    def sample(self, shape, return_trajectory=False, *, x_T=None, generator=None):
+        trajectory = [torch.randn(shape, generator=generator) if x_T is None else x_T]
+        for t in range(self.T - 1, -1, -1):
+            trajectory.append(self.ddpm_step(trajectory[-1], t))
+        return (trajectory[-1], torch.stack(trajectory)) if return_trajectory else trajectory[-1]"""
+
+
+@pytest.mark.slow
+def test_lab5_what_makes_nothing_of_the_networks_predictions_is_not_right_on_its_own_terms(lab5, points):
+    notebook = lab5_filled()
+    for cell in notebook.cells:
+        cell.source = IDLE if cell.id == "DDPMSampler" else cell.source
+    result = points(lab5_grade(lab5, notebook))
+    assert (result["ddpm-step"], result["ddpm-sample"]) == (1.0, 3.0)  # for asking the network rightly, and for the trajectory
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import struct
@@ -78,6 +79,7 @@ def test_what_is_too_large_is_not_sent(ends):
     frame({"body": 1, "arrays": [["uint8", [1] * 33]]}),
     frame({"body": 1, "arrays": [[["float64"], [1]]]}),
     frame({"body": 1, "arrays": [["float64", [4]]]}) + b"short",
+    frame({"body": 1, "arrays": [["float64", [0, 2**26, 2**26, 2**26]]]}),
     b"\0\0",
     b"",
 ])
@@ -151,5 +153,12 @@ def test_endless_results_are_refused():
     {"$array": 0}, {"$array": -1}, {"$array": "0"}, {"$array": True}, {"$tensor": 5}, {"$float": "1e3"},
     {"$dict": [[1, 2, 3]]}, {"$tuple": 5}, {"$call": {"what": "os:system"}}, {"$other": 5}, {}, {"a": 1}, {"$dict": 5}])
 def test_what_is_no_value_is_refused(value):
+    with pytest.raises(WireError):
+        decode(value, [], np.asarray)
+
+
+@pytest.mark.parametrize("value", [[0] * 20_001, [[[0] * 100] * 100] * 3, 2**63, functools.reduce(lambda inner, _: [inner], range(60), 0)],
+                         ids=["wide", "wide within", "no int64", "deep"])
+def test_what_is_too_much_to_be_a_value_is_refused(value):
     with pytest.raises(WireError):
         decode(value, [], np.asarray)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,15 +10,9 @@ import torch
 
 from diffusionlab import plots
 from diffusionlab.sheet import SheetQuestion, judge_question, look_at_all
+from solutions.lab5_sampling.alternatives import ALTERNATIVES, REFERENCE
 from solutions.lab5_sampling.exam import QUESTIONS
 from solutions.questions import SHEET_SEED, with_right_answers
-
-spec = importlib.util.spec_from_file_location("alternatives", Path(__file__).with_name("alternatives.py"))
-alternatives = importlib.util.module_from_spec(spec)
-# A dataclass looks its module up by name.
-importlib.import_module("sys").modules["alternatives"] = alternatives
-spec.loader.exec_module(alternatives)
-ALTERNATIVES, REFERENCE = alternatives.ALTERNATIVES, alternatives.REFERENCE
 
 
 @pytest.fixture(scope="module", autouse=True)

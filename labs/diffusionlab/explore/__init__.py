@@ -1,0 +1,19 @@
+"""Panels to play with: move a slider, and your own sampler answers.
+
+Each function takes your classes, as you wrote them, and gives a panel of controls and pictures. All right steps in a panel are
+made by your code; what is still a stub is named, and what raises is quoted.
+
+    explore.forward(ForwardProcessImpl)                       one image from clean to noise
+    explore.eta(DDIMSampler, StochasticityController)         the dial between DDIM and DDPM
+    explore.paths(DDIMSampler, DDPMSampler)                   points on their way, where the truth is known
+    explore.schedules(DDIMSampler)                            where the steps fall, and a schedule of your own
+    explore.speed_quality(points)                             what you measured, and the samples behind each point
+"""
+
+from .eta_dial import eta
+from .forward_slider import forward
+from .point_paths import paths
+from .speed_quality import speed_quality
+from .step_schedules import schedules
+
+__all__ = ["eta", "forward", "paths", "schedules", "speed_quality"]
