@@ -339,26 +339,32 @@ def hybrid(rng):
                 for each in (float(levels[2]), 99.0)],
                (Look("value.0"), Look("value.1"), TIMESTEPS))
     seed, other = (int(s) for s in rng.integers(2**31, size=2))
-    steps = some_levels(rng, 3, end=int(rng.integers(60, 90)), lowest=200)
     eta, mean, std = float(rng.uniform(0.5, 0.9)), 0.6, 0.5
+    # A single step shows how much noise is fresh; in a chain less of it and more of the old come to much the same.
+    three = some_levels(rng, 3, end=int(rng.integers(60, 90)), lowest=200)
+    one = np.array([log_snr(SCHEDULE, t) for t in (int(rng.integers(200, 300)), 100)])
     points = ask(tensor(np.array([[0.4]])), "repeat", N, 1)
-    def drawn(seed):
+
+    def drawn(steps, seed):
         return call("solve_hybrid", exact(mean, std, (1,)), points, tensor(steps), switch=99.0, eta=eta,
                     generator=ask(call("torch:Generator"), "manual_seed", seed))
-    m, v = 0.4, 0.0
-    for lam, lam_next in zip(steps, steps[1:]):
-        (alpha, sigma), (alpha_next, sigma_next) = signal_noise(lam), signal_noise(lam_next)
-        fresh = (eta * sigma_next / sigma) ** 2 * (1 - (alpha / alpha_next) ** 2)
-        k = sigma / (alpha**2 * std**2 + sigma**2)                                       # eps = k (x - alpha mean)
-        on_eps = math.sqrt(sigma_next**2 - fresh) - alpha_next * sigma / alpha
-        c = alpha_next / alpha + on_eps * k
-        m, v = c * m - on_eps * k * alpha * mean, c**2 * v + fresh
-    same, another = call("torch:sub", drawn(seed), drawn(seed)), call("torch:sub", drawn(seed), drawn(other))
+
+    def moments(steps):
+        m, v = 0.4, 0.0
+        for lam, lam_next in zip(steps, steps[1:]):
+            (alpha, sigma), (alpha_next, sigma_next) = signal_noise(lam), signal_noise(lam_next)
+            fresh = (eta * sigma_next / sigma) ** 2 * (1 - (alpha / alpha_next) ** 2)
+            k = sigma / (alpha**2 * std**2 + sigma**2)                                   # eps = k (x - alpha mean)
+            on_eps = math.sqrt(sigma_next**2 - fresh) - alpha_next * sigma / alpha
+            c = alpha_next / alpha + on_eps * k
+            m, v = c * m - on_eps * k * alpha * mean, c**2 * v + fresh
+        return np.array([m, math.sqrt(v), N])
+    same = call("torch:sub", drawn(three, seed), drawn(three, seed))
+    another = call("torch:sub", drawn(three, seed), drawn(three, other))
+    wants = [moments(one), moments(three), np.array([0.0, 0.0, N]), np.array([0.0, math.sqrt(2) * moments(three)[1], N])]
     yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed", 2,
-               [drawn(seed), same, another],
-               tuple(Look(f"value.{i}", "moments") for i in range(3)),
-               {"value.0": np.array([m, math.sqrt(v), N]), "value.1": np.array([0.0, 0.0, N]),
-                "value.2": np.array([0.0, math.sqrt(2 * v), N])})
+               [drawn(one, seed), drawn(three, seed), same, another], tuple(Look(f"value.{i}", "moments") for i in range(4)),
+               {f"value.{i}": want for i, want in enumerate(wants)})
     yield Part("the callback counts over both halves", 1,
                recorded(trajectory(), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0,
                         late=late), TOLD)

@@ -986,3 +986,26 @@ for error_type, hint in ((AssertionError, "An assert vanishes under `python -O`:
     put("solver-bad-input", f"raises-{error_type.__name__.lower()}", f"Bad input is answered with {error_type.__name__}.",
         hint,
         "create_timesteps", other_error(error_type))
+
+
+EQUAL = "for all valid input it is the same"
+NOT_ASKED = "not every refusal is asked about"
+
+BLIND_SPOTS = {
+    "measured_order: error.log() + error.log().mean(), was error.log() - error.log().mean()": EQUAL,
+    "measured_order: 1, was 2": NOT_ASKED,
+    "measured_order: n.shape != error.shape and len(set(n.tolist())) < 2, was n.shape != error.shape or len(set(n.tolist())) < 2":
+        NOT_ASKED,
+    "unipc_weights: 1, was 0": NOT_ASKED,
+    "unipc_weights: -1, was 0": NOT_ASKED,
+    "unipc_weights: not ratios and len(set(ratios)) < len(ratios) and (0 in ratios), "
+    "was not ratios or len(set(ratios)) < len(ratios) or 0 in ratios": NOT_ASKED,
+    "adaptive_levels: float(levels[1]) <= float(levels[0]), was float(levels[1]) < float(levels[0])": EQUAL,
+    "stop_when_settled: tolerance <= 0, was tolerance < 0": "a tolerance of exactly 0 is not asked about",
+    "solve_hybrid: steps[1] <= steps[0], was steps[1] < steps[0]": EQUAL,
+    "solve_hybrid: v >= 0, was v > 0": EQUAL,
+    "solve_hybrid: x - math.sqrt(v) * standard_normal_like(x, generator), was x + math.sqrt(v) * standard_normal_like(x, generator)":
+        "the noise is drawn, and as likely turned round",
+    "solve_hybrid: i - k, was i + k": "the solver that takes over in the exam calls back once only",
+}
+"""Mutants of the reference that get all points, and why: they equal it on all valid input, or the difference is not asked about."""
