@@ -4,7 +4,7 @@ include labs/lab.mk
 .PHONY: help test bench bench-panel bench-quality bench-grading build grade-demo audit
 
 test: .venv/test.stamp  ## Run all tests; `make test ARGS="-m 'not slow'"` for the quick ones.
-	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `make bench ARGS="--device cuda"` on a GPU.
 	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)

@@ -326,7 +326,7 @@ def _images(grid: Sequence[Sequence[Tensor]], titles: Sequence, rows: Sequence, 
             top, left = r * (H + gap), c * (W + gap)
             sheet[top:top + H, left:left + W] = _numpy(image).transpose(1, 2, 0).clip(-1, 1)
     scale = max(1, round(_DPI * _WIDTH / max(width, 4 * W)))
-    margin = 10 + 8 * max(len(str(row)) for row in rows) if len(rows) else 0  # pixels; at this size of type a letter takes 8
+    margin = 10 + 11 * max(len(str(row)) for row in rows) if len(rows) else 0  # pixels; at this size of type a capital takes 11
     head = 25 if len(titles) else 0
     total = scale * width + margin, scale * height + head
     figure = Figure(figsize=(total[0] / _DPI, total[1] / _DPI), dpi=_DPI)

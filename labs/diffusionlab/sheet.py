@@ -140,8 +140,11 @@ def write_sheet(path: Path, questions: list[SheetQuestion]) -> None:
         id=q.id, title=q.title, points=q.points, targets=q.targets, needs=q.needs,
         parts=_shared([dict(title=p.title, points=p.points, expression=p.expression, want=p.want,
                             looks=[[look.at, look.judge, dict(look.options)] for look in p.looks]) for p in q.parts], arrays),
-        mistakes=[dict(id=m.id, message=m.message, answers=[to_json(dict(each), arrays) for each in m.answers]) for m in q.mistakes],
     ) for q in questions]
+    # The mistakes' arrays come last: which of their answers are left to chance may differ between two builds, and moves no other number.
+    for q, each in zip(questions, body):
+        each["mistakes"] = [dict(id=m.id, message=m.message, answers=[to_json(dict(answer), arrays) for answer in m.answers])
+                            for m in q.mistakes]
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({str(i): np.asarray(array, order="C") for i, array in enumerate(arrays)}, path,
               metadata={"questions": json.dumps(body)})

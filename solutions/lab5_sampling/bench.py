@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from statistics import median
+from statistics import mean, median
 
 import torch
 from rich.console import Console
@@ -26,7 +26,6 @@ from .optimizer import SamplingOptimizer
 
 STEPS = (100, 50, 20, 10)
 DDPM, BARE, DIFFUSERS = "DDPM-1000", "bare loop, 50 calls", "diffusers DDIM-50"
-CYCLES = 3  # runs of the short samplers for each run of DDPM
 
 
 class FreeModel(NoiseModel):
@@ -80,18 +79,29 @@ def contenders(model: NoiseModel, schedule: NoiseSchedule) -> dict[str, Callable
     return named
 
 
-def interleave(named: dict[str, Callable], shape, repeats: int, description: str) -> list[dict[str, dict]]:
-    """Run all in turn, again and again, so that a busy moment hits all alike; for each cycle a record by name."""
+def interleave(named: dict[str, Callable], shape, repeats: int, description: str) -> list[dict[str, list[dict]]]:
+    """Run all in turn, again and again: for each cycle the records by name.
+
+    The short samplers run before and after the long DDPM, and each number is taken within one cycle: a machine that grows slower
+    on the way hits all alike.
+    """
     short = {name: run for name, run in named.items() if name != DDPM}
     cycles = []
-    for cycle in progress(range(repeats * CYCLES), description):
-        cycles.append({each["name"]: each for each in benchmark_samplers(short if cycle % CYCLES else named, shape)})
+    for _ in progress(range(repeats), description):
+        records = [each for some in (short, {DDPM: named[DDPM]}, short) for each in benchmark_samplers(some, shape)]
+        cycles.append({name: [each for each in records if each["name"] == name] for name in named})
     return cycles
 
 
-def overhead(cycles: list[dict[str, dict]], name: str) -> float:
-    """Milliseconds a step beyond the bare loop of the same cycle; the median over the cycles."""
-    return 1000 * median(each[name]["seconds_per_step"] - each[BARE]["seconds_per_step"] for each in cycles if name in each)
+def within(cycles: list[dict[str, list[dict]]], key: str, combine: Callable) -> dict[str, float]:
+    """For each sampler the median over the cycles of what `combine(its own, all by name)` makes of a cycle's means."""
+    means = [{name: mean(each[key] for each in records) for name, records in cycle.items()} for cycle in cycles]
+    return {name: median(combine(each[name], each) for each in means) for name in cycles[0]}
+
+
+def overhead(cycles: list[dict[str, list[dict]]]) -> dict[str, float]:
+    """Milliseconds a step beyond the bare loop."""
+    return within(cycles, "seconds_per_step", lambda own, others: 1000 * (own - others[BARE]))
 
 
 def main() -> None:
@@ -99,7 +109,7 @@ def main() -> None:
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=8, help="images a run")
-    parser.add_argument("--repeats", type=int, default=3, help=f"runs of DDPM-1000; the others run {CYCLES} times as often")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of DDPM-1000; the others run twice as often")
     args = parser.parse_args()
     if args.batch < 1 or args.repeats < 1:
         parser.error("--batch and --repeats must be at least 1")
@@ -118,24 +128,24 @@ def main() -> None:
     free_model = FreeModel(model.sample_shape, schedule.num_timesteps, args.device)
     free = interleave(contenders(free_model, schedule), shape, 10, "network that costs nothing")
 
-    seconds = {name: median(each[name]["seconds"] for each in real if name in each) for name in named}
-    per_step = {name: median(each[name]["seconds_per_step"] for each in real if name in each) for name in named}
+    seconds = within(real, "seconds", lambda own, _: own)
+    speed_up = within(real, "seconds", lambda own, others: others[DDPM] / own)
+    per_step = within(real, "seconds_per_step", lambda own, _: 1000 * own)
+    relative = within(real, "seconds_per_step", lambda own, others: own / others.get(DIFFUSERS, float("nan")))
+    beyond, beyond_free = overhead(real), overhead(free)
     where = (torch.cuda.get_device_name() if args.device.startswith("cuda")
              else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}")
     table = Table(title=f"Sampling {args.batch} images on {where}, torch {torch.__version__}",
-                  caption=f"Medians of one interleaved run: {args.repeats} of {DDPM}, {args.repeats * CYCLES} of each other. "
-                  "Overhead: beyond the bare loop, in the same cycle; with the UNet, and with a network that costs nothing. "
+                  caption=f"Medians of one interleaved run: {args.repeats} of {DDPM}, {2 * args.repeats} of each other, each "
+                  "number taken within a cycle. Overhead: beyond the bare loop, with the UNet and with a network that costs nothing. "
                   "Peak memory: above what was in use before.")
     for head in ("sampler", "network\ncalls", "seconds", "speed-up", "ms a\nstep", "overhead, ms a step\nUNet",
                  "overhead, ms a step\nfree network", "a step, relative\nto diffusers", "peak\nMiB"):
         table.add_column(head, justify="left" if head == "sampler" else "right")
     for name in named:
-        table.add_row(name, str(real[0][name]["nfe"]), f"{seconds[name]:.3f}",
-                      "" if name == BARE else f"{seconds[DDPM] / seconds[name]:.1f} x",
-                      f"{1000 * per_step[name]:.2f}", "" if name == BARE else f"{overhead(real, name):+.3f}",
-                      "" if name == BARE else f"{overhead(free, name):+.3f}",
-                      f"{per_step[name] / per_step[DIFFUSERS]:.3f}" if DIFFUSERS in named else "-",
-                      f"{memory[name] / 2**20:.1f}")
+        beside = ["", "", ""] if name == BARE else [f"{speed_up[name]:.1f} x", f"{beyond[name]:+.3f}", f"{beyond_free[name]:+.3f}"]
+        table.add_row(name, str(real[0][name][0]["nfe"]), f"{seconds[name]:.3f}", beside[0], f"{per_step[name]:.2f}", *beside[1:],
+                      f"{relative[name]:.3f}" if DIFFUSERS in named else "-", f"{memory[name] / 2**20:.1f}")
     console = Console()
     console.print(table)
     if DIFFUSERS not in named:

@@ -38,7 +38,8 @@ def seconds(call: Callable[[], object]) -> float:
 def until_shown(panel: EtaDial, move: Callable[[], None]) -> float:
     """Seconds from a move of a control until the grid of samples on the page is a new one."""
     shown = threading.Event()
-    panel.samples.observe(lambda change: shown.set(), "value")
+    # A glimpse of long work on its way is no answer yet.
+    panel.samples.observe(lambda change: "on the way" in change["new"] or shown.set(), "value")
     try:
         return seconds(lambda: (move(), shown.wait()))
     finally:

@@ -41,7 +41,7 @@ GAIN = Attack("gain", "points", "Right answers.", lambda notebook, names, *_: so
 
 def solved(notebook):
     for each in notebook["cells"]:
-        each["source"] = each["source"].replace("raise NotImplementedError", "return sum(self.numbers) / len(self.numbers)")
+        each["source"] = "".join(each["source"]).replace("raise NotImplementedError", "return sum(self.numbers) / len(self.numbers)")
     return notebook
 
 

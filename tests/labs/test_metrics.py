@@ -206,9 +206,10 @@ def test_unknown_reference_features_are_refused():
 def test_peak_memory_is_what_a_call_needs_at_once():
     def hold(megabytes):
         return lambda: torch.ones(megabytes * 2**18).sum()
-    small, large = metrics.peak_memory(hold(20)), metrics.peak_memory(hold(100))
+    # Below 32 MiB the C library may serve a call from what this process freed before, and nothing grows.
+    small, large = metrics.peak_memory(hold(40)), metrics.peak_memory(hold(120))
     if not torch.cuda.is_available():
-        assert 15 * 2**20 < small < 40 * 2**20 and 90 * 2**20 < large < 125 * 2**20
+        assert 35 * 2**20 < small < 60 * 2**20 and 110 * 2**20 < large < 145 * 2**20
 
 
 def test_memory_used_one_after_the_other_does_not_add_up():

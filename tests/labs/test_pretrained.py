@@ -144,7 +144,7 @@ def test_the_shipped_features_belong_to_the_shipped_networks():
 def test_the_shipped_unet_was_measured_and_draws_what_it_is_asked_for():
     found = pretrained.read_card("mnist-unet")["evaluation"]
     assert found["eta_1"]["n"] == found["eta_0"]["n"] == 1000
-    for eta in ("eta_1", "eta_0"):
-        assert found[eta]["judged_as_asked"] >= 0.95
+    for eta, least in (("eta_1", 0.97), ("eta_0", 0.95)):
+        assert found[eta]["judged_as_asked"] >= least
         floor, spread = found[eta]["frechet_floor_real_to_real"]
         assert found[eta]["frechet_to_real"][0] < floor + 10 * spread

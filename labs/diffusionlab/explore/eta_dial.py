@@ -86,13 +86,13 @@ class EtaDial(Panel):
         sampler = self.ddim(watched, self.schedule)
         timesteps = sampler.create_timestep_schedule(count, kind).tolist()
         shape, generator = (_GRID, *model.sample_shape), torch.Generator().manual_seed(seed)
-        start = time.perf_counter()
+        began = time.perf_counter()
         if name == HANDOUT:
             sigma = step_parts(self.ddim, self.schedule, timesteps, 1.0, run)[1]
             x = noise_on_top(sampler, shape, timesteps, value * sigma, generator)
         else:
             x = sampler.sample(shape, timesteps, value, generator=generator)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
         direction, sigma = step_parts(self.ddim, self.schedule, timesteps, value, run)
         if name == HANDOUT:
             direction, _ = step_parts(self.ddim, self.schedule, timesteps, 0.0, run)
@@ -102,9 +102,9 @@ class EtaDial(Panel):
     def _make_ddpm(self, run, model, seed) -> dict:
         watched = Watched(model, run, self.schedule.num_timesteps,
                           lambda x: self.glimpse(run, self.samples, square(x, "on the way")))
-        generator, start = torch.Generator().manual_seed(seed), time.perf_counter()
+        generator, began = torch.Generator().manual_seed(seed), time.perf_counter()
         x = self.ddpm(watched, self.schedule).sample((_GRID, *model.sample_shape), generator=generator)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
         return self._result(self.ddim(model, self.schedule), watched, x, seconds, "DDPM")
 
     def _result(self, sampler, watched: Watched, x: Tensor, seconds: float, name: str) -> dict:
