@@ -279,6 +279,8 @@ def measured_order(num_steps, errors):
 def measured_order(num_steps, errors):
     if any(not e > 0 for e in errors):
         raise ValueError("errors must be positive")
+    if min(num_steps) == max(num_steps):
+        raise ValueError("no line goes through a single number of steps")
     n = torch.tensor(num_steps, dtype=torch.float64).log2()
     solution = torch.linalg.lstsq(torch.stack([n, torch.ones_like(n)], dim=1),
                                   torch.tensor(errors, dtype=torch.float64).log2()[:, None]).solution
@@ -317,6 +319,8 @@ def adaptive_levels(denoise, x, levels, num_steps):
     if not torch.isfinite(levels).all() or num_steps < 1:
         raise ValueError("a finite grid and at least one step, please")
     guard(x, levels)
+    if levels[0] > levels[-1]:
+        raise ValueError("the grid must rise")
     counts, asked = [], {}
 
     def once(x, lam):
@@ -360,8 +364,8 @@ class stop_when_settled:
 @alternative("two loops, and noise drawn with torch.randn")
 def solve_hybrid(denoise, x, levels, *, callback=None, switch=0.0, eta=1.0, late=lab.solve_dpmpp_2m, generator=None):
     guard(x, levels)
-    if eta < 0:
-        raise ValueError("eta must not be negative")
+    if eta < 0 or levels[0] > levels[-1]:
+        raise ValueError("eta must not be negative, and the levels must rise")
     k = next((i for i, lam in enumerate(levels[:-1].tolist()) if lam >= switch), len(levels) - 1)
     for i, (lam, after) in enumerate(zip(levels[:k].tolist(), levels[1:k + 1].tolist())):
         x0 = denoise(x, lam)
@@ -369,6 +373,8 @@ def solve_hybrid(denoise, x, levels, *, callback=None, switch=0.0, eta=1.0, late
             return x0
         A_t, A_s = signal_noise(lam)[0] ** 2, signal_noise(after)[0] ** 2
         variance = eta**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
+        if variance > 1 - A_s:
+            raise ValueError("eta is too large")
         eps = (x - A_t**0.5 * x0) / (1 - A_t) ** 0.5
         x = A_s**0.5 * x0 + (1 - A_s - variance) ** 0.5 * eps + variance**0.5 * torch.randn(x.shape, dtype=x.dtype,
                                                                                             generator=generator)

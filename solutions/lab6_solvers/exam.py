@@ -179,7 +179,7 @@ def solve_dpmpp(rng):
     yield Part("the model is asked once a step, at that step's level", 1, whole, (VALUE, TIMESTEPS))
     levels = some_levels(rng, 3)
     yield Part("falling levels lead from data back to noise", 0.5, solve(x, some_levels(rng, 4, end=3)[::-1].copy()))
-    yield Part("going on from guesses made before", 1, solve(x.astype(float), levels, history=history(rng, levels, 2)))
+    yield Part("going on from guesses made before", 1, solve(x.astype(float), levels, history=history(rng, levels, 3)))
     yield from called_back(rng, "solve_dpmpp_2m", (1, 0.5))
 
 
@@ -233,10 +233,11 @@ def solve_unipc(rng):
                (Look("value.0"), Look("value.1")))
     yield Part("without the corrector", 1, solve(some_levels(rng, 4), order=3, corrector=False))
     levels = some_levels(rng, 4, end=20)
-    yield Part("full order to the end, going on from guesses made before", 1,
+    yield Part("full order to the end, but for clean data; going on from guesses made before", 1,
                [solve(levels, order=3, lower_order_final=False),
-                solve(levels, order=3, lower_order_final=False, history=history(rng, levels, 2))],
-               (Look("value.0"), Look("value.1")))
+                solve(levels, order=3, lower_order_final=False, history=history(rng, levels, 2)),
+                solve(some_levels(rng, 4), order=3, lower_order_final=False)],
+               (Look("value.0"), Look("value.1"), Look("value.2")))
     yield from called_back(rng, "solve_unipc", (0.5, 0.5))
 
 
@@ -283,8 +284,10 @@ def adaptive_levels(rng):
     yield Part("each step has the same share of the error", 3, adapted, (VALUE, DTYPE, INPUTS))
     yield Part("two calls of the model an interval of the grid", 1, adapted, (VALUE, TIMESTEPS))
     ends = [call("operator:getitem", adapted, i) for i in (0, -1)]
-    yield Part("as many levels as asked for, from the grid's first to its last", 1, [adapted, *ends],
-               (Look("value.0"), Look("value.1", "same"), Look("value.2", "same")),
+    coarse = [call("adaptive_levels", denoiser(), tensor(x), tensor(grid[::k].copy()), 2 * n) for k in (12, 24)]
+    yield Part("as many levels as asked for, from the grid's first to its last; more than the grid has, too", 1,
+               [adapted, *ends, *coarse],
+               (Look("value.0"), Look("value.1", "same"), Look("value.2", "same"), Look("value.3"), Look("value.4")),
                {"value.1": np.array(grid[0]), "value.2": np.array(grid[-1])})
     still = call("diffusionlab.levels:Denoiser", call("diffusionlab.analytic:GaussianModel", linear(), 0.0, 0.0, (1, 3, 4)),
                  linear())
@@ -301,8 +304,10 @@ def early_exit(rng):
         """The answers of one callback to guesses of which one sample changes by so much (root mean square) in each step."""
         guesses, answers = base.astype(float), []
         for i, change in enumerate(changes):
+            # Some pixels change by more than the root mean square, some by less.
+            pattern = rng.standard_normal(guesses[1].shape)
             guesses = guesses.copy()
-            guesses[1] += change * rng.choice([-1, 1], guesses[1].shape)
+            guesses[1] += change * pattern / np.sqrt(np.mean(pattern**2))
             lam = 0.3 + 0.1 * i if lams is None else lams[i]
             answers.append(call("builtins:bool", ask(stop, "__call__", first + i, lam, tensor(guesses), tensor(guesses))))
         return answers
@@ -311,8 +316,9 @@ def early_exit(rng):
     def part(title, points, answers, wants):
         return Part(title, points, answers, tuple(Look(f"value.{i}", "same") for i in range(len(wants))),
                     {f"value.{i}": np.array(want) for i, want in enumerate(wants)})
-    yield part("it stops once no sample's guess has changed by more than the tolerance", 2,
-               told(call("stop_when_settled", tolerance), [0, large, large, small]), [False, False, False, True])
+    yield part("it stops once no sample's guess has changed by more than the tolerance, be that 0", 2,
+               [*told(call("stop_when_settled", tolerance), [0, large, large, small]),
+                *told(call("stop_when_settled", 0.0), [0, small, 0])], [False, False, False, True, False, False, True])
     yield part("patience: so many quiet steps in a row", 1,
                told(call("stop_when_settled", tolerance, 2), [0, small, large, small, small]),
                [False, False, False, False, True])
@@ -321,7 +327,7 @@ def early_exit(rng):
                [False, True, False, False])
     yield part("quiet steps in pure noise do not count", 1,
                told(call("stop_when_settled", tolerance, patience=2, after=0.5), [0, small, small, small, small],
-                    [-2, -1, 0.2, 0.7, 1.5]),
+                    [-2, -1, 0.2, 0.5, 0.7]),
                [False, False, False, False, True])
 
 
@@ -396,14 +402,14 @@ def bad_input(rng):
     array, levels = normal(rng, 2, 1, 3, 4), some_levels(rng, 4)
     x, pixels, steps = tensor(array), tensor(rng.integers(0, 255, (2, 1, 3, 4))), tensor(levels)
     wrong = {"repeated": levels[[0, 1, 1, 2, 3]], "disorder": levels[[0, 2, 1, 3]], "single": levels[:1],
-             "outside": np.array([-8.0, *levels])}
+             "falling": levels[-2::-1].copy(), "outside": np.array([-8.0, *levels])}
     wrong = {key: tensor(each) for key, each in wrong.items()}
     broken = exact(math.nan)
     def solve(name, denoise=exact(), x=x, steps=steps, **options):
         return call(name, denoise, x, steps, **options)
     adapt = call("adaptive_levels", exact(), x, tensor(levels[:-1]), 3)
     spacing, weights = call("create_timesteps", linear(), 10), call("unipc_weights", [-1.0], 0.5)
-    stop, order = call("stop_when_settled", 0.1), call("measured_order", [10, 20], [0.2, 0.1])
+    stop, order = call("stop_when_settled", 0.0), call("measured_order", [10, 20], [0.2, 0.1])
     # Beside each bad call a good one of the same function: refusing everything is no answer.
     cases = {
         "integer images": (solve("solve_ddim"), solve("solve_ddim", x=pixels)),
@@ -412,16 +418,23 @@ def bad_input(rng):
         "a single level": (solve("solve_dpm1"), solve("solve_dpm1", steps=wrong["single"])),
         "a level outside the table": (solve("solve_unipc", denoiser()),
                                       solve("solve_unipc", denoiser(), steps=wrong["outside"])),
-        "an order above the number of steps": (solve("solve_unipc"),
+        "an order above the number of steps": (solve("solve_unipc", steps=tensor(levels[-4:]), order=3),
                                                solve("solve_unipc", steps=tensor(levels[-3:]), order=3)),
         "an unknown variant of B(h)": (weights, call("unipc_weights", [-1.0], 0.5, "bh3")),
         "weights for an infinite step": (weights, call("unipc_weights", [-1.0, 1.0], math.inf)),
+        "weights for a step of no length": (weights, call("unipc_weights", [-1.0], 0.0)),
+        "a guess at the level itself, r = 0": (weights, call("unipc_weights", [0.0, 1.0], 0.5)),
         "an unknown spacing": (spacing, call("create_timesteps", linear(), 10, "cubic")),
         "more steps than timesteps": (spacing, call("create_timesteps", linear(), 1001, "log-snr")),
         "no steps": (spacing, call("create_timesteps", linear(), 0, "karras")),
         "a grid that ends at clean data": (adapt, call("adaptive_levels", exact(), x, steps, 3)),
+        "a grid that falls": (adapt, call("adaptive_levels", exact(), x, wrong["falling"], 3)),
         "a tolerance below 0": (stop, call("stop_when_settled", -0.1)),
         "an eta below 0": (solve("solve_hybrid"), solve("solve_hybrid", eta=-0.5)),
+        "an eta that asks for more noise than there is": (solve("solve_hybrid"),
+                                                          solve("solve_hybrid", eta=3.0, switch=99.0)),
+        "stochastic steps back to noise": (solve("solve_hybrid"), solve("solve_hybrid", steps=wrong["falling"])),
+        "an order from a single number of steps": (order, call("measured_order", [10, 10], [0.2, 0.1])),
         "an error of 0": (order, call("measured_order", [10, 20], [0.2, 0.0])),
         "NaN from the model": (solve("solve_ddim"), solve("solve_ddim", broken)),
     }

@@ -44,13 +44,13 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from diffusionlab import NoiseSchedule, analytic, check, load_pretrained, metrics, plots
+from diffusionlab import NoiseSchedule, analytic, check, explore, load_pretrained, metrics, plots
 from diffusionlab.guards import check_count, check_eta, check_finite, check_images, check_num_steps
 from diffusionlab.levels import (Callback, Denoise, Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr,
                                  signal_noise, table_of_log_snr, timesteps_near)
 from diffusionlab.noise_model import count_calls
 from diffusionlab.runtime import standard_normal, standard_normal_like
-from diffusionlab.schedulers import make_scheduler, scheduler_steps, solve_with_scheduler
+from diffusionlab.schedulers import PipelineUNet, make_scheduler, scheduler_steps, solve_with_scheduler
 
 # %%
 schedule = NoiseSchedule.linear()
@@ -606,9 +606,11 @@ def early_exits() -> list[dict]:
     for tolerance, after in ((0.005, 0.0), (0.01, 0.0), (0.015, 0.0), (0.02, 0.0), (0.02, -9.0)):
         with count_calls() as calls:
             x = solve_ddim(denoise, x_T, grid, callback=stop_when_settled(tolerance, after=after))
-        harm = float((x - whole).square().mean().sqrt())
+        shorter = solve_ddim(denoise, x_T, levels_at(schedule, create_timesteps(schedule, calls.nfe)))
+        harm, planned = (float((each - whole).square().mean().sqrt()) for each in (x, shorter))
         records.append({"tolerance": tolerance, "in force": "from the start" if after < 0 else "above log-SNR 0",
-                        "network calls": calls.nfe, "harm (root mean square)": harm, "x": x})
+                        "network calls": calls.nfe, "harm (root mean square)": harm, "of a run of so many steps": planned,
+                        "x": x})
     return records
 
 
@@ -626,18 +628,17 @@ def _():
 # %% [markdown]
 # <details><summary><b>What to conclude</b></summary>
 #
-# Measured, and not free. The last guesses do move little, but what they move is the fine detail; your table has the
-# price of each call saved. In pure noise the guess stands still as well, because nothing has begun: it is the mean of
-# all digits. A rule that looks at changes alone takes a start for an end, and returns a blur. And a tighter comparison
-# would set the rule against a run that was planned shorter from the outset: an early end wastes steps that were placed
-# for a longer way.
+# Not free: your table has the price of the calls saved. The last column sets it against the other way to save them, a
+# run that was planned that short from the outset; which of the two is nearer to the run of 50? In pure noise the guess
+# stands still as well, because nothing has begun. A rule that looks at changes alone takes a start for an end, and
+# returns a blur: the third row of the picture.
 # </details>
 #
 # ## Two halves
 #
-# **Idea.** Fresh noise early on washes out what the network got wrong at high noise, and there it costs little, for
-# later steps clear it away. Near data it only spoils. So: stochastic while there is more noise than signal, then a fast
-# deterministic solver.
+# **Idea.** Fresh noise replaces part of what earlier steps got wrong. Early on that may help, for there are steps left to
+# clear the fresh noise away; near data there are none. So: stochastic while there is more noise than signal, then a
+# fast deterministic solver. Whether it pays in ten steps you will measure in Part 5.
 #
 # **Formula** for a stochastic step, Lab 5's in today's letters:
 #
@@ -723,7 +724,8 @@ def quality(solver: str, num_steps: int, spacing: str = "log-snr") -> dict:
     """Measure 200 samples. Run this cell again after a change of your functions."""
     shape = (judged, *model.sample_shape)
     x_T = standard_normal(shape, device=model.device, generator=seeded(12))
-    solve = {"DDIM": solve_ddim, "Heun": solve_heun, "DPM++(2M)": solve_dpmpp_2m, "UniPC-2": solve_unipc}[solver]
+    solve = {"DDIM": solve_ddim, "Heun": solve_heun, "DPM++(2M)": solve_dpmpp_2m, "UniPC-2": solve_unipc,
+             "hybrid, eta = 1 to log-SNR -1": partial(solve_hybrid, switch=-1.0, generator=seeded(16))}[solver]
     grid = levels_at(schedule, create_timesteps(schedule, num_steps, spacing))
     with count_calls() as calls:
         x = solve(Denoiser(model.condition(asked_for), schedule), x_T, grid)
@@ -739,7 +741,7 @@ print(f"n = {judged}, noise floor {floor[0]:.3g} +- {floor[1]:.2g}")
 @plots.when_written
 def _():
     four = [quality(solver, 10, spacing) for solver in ("DDIM", "DPM++(2M)") for spacing in ("uniform", "log-snr")]
-    others = [quality("UniPC-2", 10), quality("Heun", 5), quality("Heun", 10)]
+    others = [quality("UniPC-2", 10), quality("hybrid, eta = 1 to log-SNR -1", 10), quality("Heun", 5), quality("Heun", 10)]
     return plots.Table([quality("DDIM", 50, "uniform"), *four, *others])
 
 
@@ -864,7 +866,45 @@ def _():
 
 # %% [markdown]
 # **Think.** With `leading` the network is told that $x_T$ is less noisy than it is. What would you expect to see in the
-# images, most of all in their overall brightness?
+# images, most of all in their overall brightness? The next cell shows it: their pipeline around our network, which
+# `PipelineUNet` gives the form that they call, in four steps from the same noise.
+
+# %% tags=["demonstration"]
+def by_their_pipeline(spacing: str) -> Tensor:
+    """Ten digits in four steps of diffusers' own loop."""
+    from diffusers import DDIMPipeline
+
+    scheduler = make_scheduler("DDIMScheduler", schedule, timestep_spacing=spacing, clip_sample=False)
+    pipeline = DDIMPipeline(PipelineUNet(digits), scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    x = pipeline(10, seeded(15), num_inference_steps=4, output_type="pt", return_dict=False)[0]
+    print(f"{spacing:>9}: starts at t = {scheduler_steps(scheduler, 4)[0]}, mean brightness {float(x.mean()):.3f}")
+    return 2 * x - 1  # it gives pixels from 0 to 1
+
+
+plots.image_grid(torch.cat([by_their_pipeline(spacing) for spacing in ("leading", "trailing")]), columns=10,
+                 rows=["leading", "trailing"])
+
+# %% [markdown]
+# **See it move: yours and theirs.** The panel leads points to the ring by any solver that is written as `walk(denoise, x,
+# num_steps, *, callback)`: two of yours on your own steps, and a scheduler of theirs. Grey is where the points should be
+# at that moment.
+
+# %% tags=["demonstration"]
+def yours(solve, spacing: str = "trailing"):
+    """Your solver, from pure noise to clean data."""
+    def walk(denoise, x, num_steps, *, callback):
+        return solve(denoise, x, levels_at(schedule, create_timesteps(schedule, num_steps, spacing)), callback=callback)
+    return walk
+
+
+theirs = make_scheduler("UniPCMultistepScheduler", schedule, timestep_spacing="trailing")
+explore.solvers({"your DDIM": yours(solve_ddim), "your UniPC": yours(solve_unipc),
+                 "their UniPC": partial(solve_with_scheduler, theirs, schedule)})
+
+# %% [markdown]
+# **Think.** Go to 5 steps and drag *time*: where does DDIM part from the truth, and what does UniPC do there? Then give
+# theirs `timestep_spacing="leading"`, and look at its first step and at its distance to the truth.
 #
 # **Bad input.** Four points ask that your functions refuse nonsense with a `ValueError` of one clear sentence: levels
 # that come twice or in disorder, an order above the number of steps, a log-SNR that the model has never seen, NaN on

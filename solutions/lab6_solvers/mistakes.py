@@ -988,24 +988,34 @@ for error_type, hint in ((AssertionError, "An assert vanishes under `python -O`:
         "create_timesteps", other_error(error_type))
 
 
-EQUAL = "for all valid input it is the same"
-NOT_ASKED = "not every refusal is asked about"
+ONE_AXIS = "it is the axis, and there is only one"
+GRAIN = "a billionth of the sum is below what is compared; it only keeps an interval without any error from standing still"
+NOTHING_ADDED = "it only says whether noise with the factor 0 is drawn and added"
+ROOT_REFUSES = "the root of a negative number, which comes next, raises ValueError as well"
+FIRST_STEP = "step i = 0 sets it anew"
 
 BLIND_SPOTS = {
-    "measured_order: error.log() + error.log().mean(), was error.log() - error.log().mean()": EQUAL,
-    "measured_order: 1, was 2": NOT_ASKED,
-    "measured_order: n.shape != error.shape and len(set(n.tolist())) < 2, was n.shape != error.shape or len(set(n.tolist())) < 2":
-        NOT_ASKED,
-    "unipc_weights: 1, was 0": NOT_ASKED,
-    "unipc_weights: -1, was 0": NOT_ASKED,
-    "unipc_weights: not ratios and len(set(ratios)) < len(ratios) and (0 in ratios), "
-    "was not ratios or len(set(ratios)) < len(ratios) or 0 in ratios": NOT_ASKED,
-    "adaptive_levels: float(levels[1]) <= float(levels[0]), was float(levels[1]) < float(levels[0])": EQUAL,
-    "stop_when_settled: tolerance <= 0, was tolerance < 0": "a tolerance of exactly 0 is not asked about",
-    "solve_hybrid: steps[1] <= steps[0], was steps[1] < steps[0]": EQUAL,
-    "solve_hybrid: v >= 0, was v > 0": EQUAL,
-    "solve_hybrid: x - math.sqrt(v) * standard_normal_like(x, generator), was x + math.sqrt(v) * standard_normal_like(x, generator)":
-        "the noise is drawn, and as likely turned round",
+    "measured_order: error.log() + error.log().mean(), was error.log() - error.log().mean()":
+        "it is multiplied with numbers that sum to 0, so that no constant matters",
+    "create_timesteps: -1, was 0": ONE_AXIS,
+    "library_timesteps: -1, was 0": ONE_AXIS,
+    "adaptive_levels: count - 1e-09 * count.sum(), was count + 1e-09 * count.sum()": GRAIN,
+    "adaptive_levels: 1e-09 / count.sum(), was 1e-09 * count.sum()": GRAIN,
+    "adaptive_levels: 0, was 1": "searchsorted, to the right of a sum that begins with 0, gives 1 at the least",
+    "adaptive_levels: False, was True": "only the two ends fall on a sum exactly, and they are set by hand",
+    "adaptive_levels: -1, was 0": "the axis of a sum that has only one, or an end that is right without being set",
+    "adaptive_levels: float(levels[1]) <= float(levels[0]), was float(levels[1]) < float(levels[0])":
+        "that no level comes twice was checked before",
+    "solve_hybrid: steps[1] <= steps[0], was steps[1] < steps[0]": "that no level comes twice was checked before",
+    "solve_hybrid: v >= 0, was v > 0": NOTHING_ADDED,
+    "solve_hybrid: -1, was 0": NOTHING_ADDED,
+    "solve_hybrid: sigma_next * 2, was sigma_next ** 2": ROOT_REFUSES,
+    "solve_hybrid: 1, was 2": ROOT_REFUSES,
+    "solve_hybrid: x - math.sqrt(v) * standard_normal_like(x, generator), "
+    "was x + math.sqrt(v) * standard_normal_like(x, generator)": "noise that is drawn has no sign",
     "solve_hybrid: i - k, was i + k": "the solver that takes over in the exam calls back once only",
+    "stop_when_settled: 1, was 0": FIRST_STEP,
+    "stop_when_settled: -1, was 0": FIRST_STEP,
 }
-"""Mutants of the reference that get all points, and why: they equal it on all valid input, or the difference is not asked about."""
+"""Mutants of the reference that get all points, and why: they equal it on all valid input, or the difference is not asked
+about."""
