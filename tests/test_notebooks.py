@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -21,10 +22,15 @@ each_lab = pytest.mark.parametrize("name", lab_names(ROOT))
 
 @pytest.mark.slow
 @each_lab
-def test_the_instructors_notebook_runs(name):
-    # Every cell, those that sample from the real network too; what each should give is the other tests' business.
+def test_the_instructors_notebook_runs(name, tmp_path):
+    # Every cell, those that sample from the real network too, only fewer samples to judge; what each should give is the other
+    # tests' business.
+    whole = Lab(ROOT, name).lesson.with_name(f"{name}.ipynb").read_text(encoding="utf-8")
+    quick, found = re.subn(r"\bjudged = \d+", "judged = 40", whole)
+    assert found == 1
+    (tmp_path / f"{name}.ipynb").write_text(quick, encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=800", "--timeout=0",
-                           "-q", "-p", "no:cacheprovider", "-p", "no:xdist", Lab(ROOT, name).lesson.with_name(f"{name}.ipynb")],
+                           "-q", "-p", "no:cacheprovider", "-p", "no:xdist", tmp_path / f"{name}.ipynb"],
                           env=ENVIRONMENT | {"PYTHONPATH": KIT}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-5000:]
 

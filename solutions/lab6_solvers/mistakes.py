@@ -13,9 +13,9 @@ from diffusionlab.levels import check_levels, log_snr, signal_noise, table_of_lo
 from solutions.questions import Catalogue
 
 from . import (adaptive_levels as right_adaptive, create_timesteps as right_timesteps, library_timesteps as right_library,
-               solve_ddim as right_ddim, solve_dpm1 as right_dpm1, solve_dpmpp_2m as right_dpmpp, solve_heun as right_heun,
-               solve_hybrid as right_hybrid, solve_unipc as right_unipc, stop_when_settled as right_stop,
-               unipc_step as right_step,
+               measured_order as right_order, solve_ddim as right_ddim, solve_dpm1 as right_dpm1,
+               solve_dpmpp_2m as right_dpmpp, solve_heun as right_heun, solve_hybrid as right_hybrid,
+               solve_unipc as right_unipc, stop_when_settled as right_stop, unipc_step as right_step,
                unipc_weights as right_weights)
 
 MISTAKES = Catalogue()
@@ -913,6 +913,20 @@ def unipc_weights(ratios, h, variant="bh2"):
 accepts("infinite-step", "Weights are made for an infinite step.", unipc_weights)
 
 
+def unipc_weights(ratios, h, variant="bh2"):
+    return right_weights(ratios, h or 1e-9, variant)
+
+
+accepts("no-step", "Weights are made for a step of no length.", unipc_weights)
+
+
+def unipc_weights(ratios, h, variant="bh2"):
+    return right_weights([r for r in ratios if r], h, variant)
+
+
+accepts("ratio-0", "A guess at the level itself is left out silently.", unipc_weights)
+
+
 def create_timesteps(schedule, num_steps, spacing="uniform"):
     return right_timesteps(schedule, num_steps,
                            spacing if spacing in ("uniform", "trailing", "quadratic", "log-snr", "karras") else "uniform")
@@ -942,6 +956,13 @@ def adaptive_levels(denoise, x, levels, num_steps):
 accepts("infinite-grid", "A grid that ends at clean data is cut short silently.", adaptive_levels)
 
 
+def adaptive_levels(denoise, x, levels, num_steps):
+    return right_adaptive(denoise, x, levels.flip(0) if levels[0] > levels[-1] else levels, num_steps)
+
+
+accepts("a-falling-grid", "A grid that falls is turned round.", adaptive_levels)
+
+
 def stop_when_settled(tolerance, *args, **kwargs):
     return right_stop(abs(tolerance), *args, **kwargs)
 
@@ -956,12 +977,33 @@ def solve_hybrid(denoise, x, levels, *, eta=1.0, **options):
 accepts("negative-eta", "An eta below 0 is taken for 0.", solve_hybrid)
 
 
+def solve_hybrid(denoise, x, levels, *, eta=1.0, **options):
+    return right_hybrid(denoise, x, levels, eta=min(eta, 1.0), **options)
+
+
+accepts("a-large-eta", "An eta that asks for more noise than there is is cut down silently.", solve_hybrid)
+
+
+def solve_hybrid(denoise, x, levels, **options):
+    return right_hybrid(denoise, x, levels.flip(0) if levels[0] > levels[-1] else levels, **options)
+
+
+accepts("falling-levels", "Falling levels are turned round.", solve_hybrid)
+
+
 def measured_order(num_steps, errors):
     n, error = (torch.as_tensor(each, dtype=torch.float64).log() for each in (num_steps, errors))
     return float(-(error[-1] - error[0]) / (n[-1] - n[0]))
 
 
 accepts("an-error-of-0", "The logarithm of an error of 0 is taken.", measured_order)
+
+
+def measured_order(num_steps, errors):
+    return right_order(num_steps, errors) if len(set(num_steps)) > 1 else 0.0
+
+
+accepts("a-single-number-of-steps", "A single number of steps is answered with a number.", measured_order)
 
 
 def solve_ddim(denoise, x, levels, *, callback=None):

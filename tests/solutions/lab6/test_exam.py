@@ -56,7 +56,7 @@ def test_questions_rest_on_questions_that_come_before_them():
 
 
 @each_question
-@pytest.mark.parametrize("seed", [0, 1, 5, 2026])
+@pytest.mark.parametrize("seed", [0, 2026])
 def test_the_reference_earns_every_point(question, seed):
     outcome = verdict(question, seed, REFERENCE)
     assert outcome.right, outcome.message
