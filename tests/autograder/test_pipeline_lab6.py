@@ -43,15 +43,13 @@ def test_the_unfilled_notebook_gets_none(lab6):
     assert result.score == 0 and {each.verdict for each in result.questions} == {"unwritten", "manual"}
 
 
-@pytest.mark.parametrize("name, old, new, lost", [
-    ("unipc_weights", "* math.factorial(k) * phi", "* phi", {"unipc-weighing": 7}),
-    ("unipc_step", "alpha_next * sum(", "sum(", {"unipc-predict-correct": 7}),
-    ("unipc_step", "sigma_next / sigma * x", "x", {"unipc-predict-correct": 7}),
-    ("solve_dpmpp_2m", "/ (2 * r)", "/ r", {"dpm-solver-2m": 13}),
-    ("solve_heun", "(slope + slope_next) / 2", "slope_next", {"heun": 9}),
-])
-def test_a_mistake_in_one_function_is_paid_for_once(lab6, name, old, new, lost):
-    result = grade(lab6, filled(**{name: (old, new)}))
+@pytest.mark.parametrize("wrong, lost", [
+    ({"unipc_weights": ("* math.factorial(k) * phi", "* phi"), "solve_dpmpp_2m": ("/ (2 * r)", "/ r"),
+      "solve_heun": ("(slope + slope_next) / 2", "slope_next")}, {"unipc-weighing": 7, "dpm-solver-2m": 13, "heun": 9}),
+    ({"unipc_step": ("alpha_next * sum(", "sum(")}, {"unipc-predict-correct": 7}),
+], ids=["three functions", "one that others call"])
+def test_a_mistake_in_a_function_is_paid_for_once(lab6, wrong, lost):
+    result = grade(lab6, filled(**wrong))
     missed = {each.id: each.max - each.points for each in result.questions if each.verdict not in ("right", "manual")}
     assert missed.keys() == lost.keys() and all(missed[id] <= most for id, most in lost.items()), result
     assert all(each.mistake for each in result.questions if each.id in lost)
