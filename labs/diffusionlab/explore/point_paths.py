@@ -217,5 +217,6 @@ class SolverPaths(Paths):
 
     def _frame(self, run: Run, keys: dict, frame: int) -> dict:
         shown = super()._frame(run, keys, frame)
-        calls = {f"network calls, {name}": str(self.memory.get(key)[2]) for name, key in keys.items()}
-        return {**shown, "numbers": shown["numbers"] | calls}
+        for name, key in keys.items():
+            shown["numbers"][f"W₁ to truth, {name}"] += f", {self.memory.get(key)[2]} calls"
+        return shown
