@@ -26,7 +26,7 @@ def test_the_instructors_notebook_runs(name, tmp_path):
     # Every cell, those that sample from the real network too, only fewer samples to judge; what each should give is the other
     # tests' business.
     whole = Lab(ROOT, name).lesson.with_name(f"{name}.ipynb").read_text(encoding="utf-8")
-    quick, found = re.subn(r"\bjudged = \d+", "judged = 40", whole)
+    quick, found = re.subn(r"\bjudged = \d+", "judged = 20", whole)
     assert found == 1
     (tmp_path / f"{name}.ipynb").write_text(quick, encoding="utf-8")
     done = subprocess.run([sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=800", "--timeout=0",
