@@ -106,6 +106,12 @@ class Session:
         if self.confined is None:
             raise Lost("timeout")
 
+    def another(self) -> Session:
+        """A session for a candidate of its own, which knows nothing of what this one was asked."""
+        other = Session(self.place, self.cells, self.limits)
+        other.deadline, other.killers = self.deadline, self.killers
+        return other
+
     def close(self) -> None:
         """End the candidate."""
         if self.channel is not None:
@@ -352,6 +358,14 @@ class Exam:
         self.questions = {question.id: question for question in questions}
         self.mistakes, self.reference = mistakes, reference
         self.seed, self.student, self.session, self.limits = seed, student, session, limits
+        # Where methods are asked to which the student's others are held: a method that knows what was answered could agree with
+        # anything. Started where needed; and since a start takes seconds, kept for all questions.
+        self.own, self.otherwise = session.another(), session.another()
+
+    def close(self) -> None:
+        """End the candidates."""
+        for session in (self.session, self.own, self.otherwise):
+            session.close()
 
     def ask(self, question: Question, results: Mapping[str, QuestionResult]) -> QuestionResult:
         """Ask one question; `results` are those of the questions before it. Nothing in the student's code makes it raise."""
@@ -442,20 +456,15 @@ class Exam:
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
             # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
             doubtful = [i for i in range(len(parts)) if told[i] and network_calls(seen[i]) >= network_calls(usual[i])]
-            if doubtful:
-                # A candidate that has not seen the question: a method that knows what was answered could agree with anything.
-                self.session.close()
             agreed: dict[int, Part] = {}
             for i in doubtful:
-                answer = self._own_answer(parts[i].expression, question, rests_on, by_needs)
+                answer = self._own_answer(self.own, parts[i].expression, question, rests_on, by_needs)
                 if answer is None:
                     return told, own
                 values = {at: summarize(look.judge, answer[at]) for look in value_looks(parts[i]) if (at := look.at) in answer}
                 terms = replace(parts[i], want={**parts[i].want, **values})
                 if values and not tell(terms, seen[i], usual[i]):
                     agreed[i] = terms
-            if any(network_calls(usual[i]) for i in agreed):
-                self.session.close()
             for i, terms in agreed.items():
                 if not network_calls(usual[i]) or not self._hollow(parts[i], terms, question, rests_on, by_needs):
                     told[i], own = "", True
@@ -467,22 +476,23 @@ class Exam:
             usual = observe(part.expression, self.reference)
             if not differs(part, usual):
                 return False
-            answer = self._own_answer(part.expression, question, rests_on, by_needs)
+            answer = self._own_answer(self.otherwise, part.expression, question, rests_on, by_needs)
         return not answer or not differs(terms, answer)
 
-    def _own_answer(self, expression, question: Question, rests_on: Sequence[Question], by_needs) -> Observation | None:
+    def _own_answer(self, session: Session, expression, question: Question, rests_on: Sequence[Question],
+                    by_needs) -> Observation | None:
         """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate."""
         made: dict[int, object] = {}
         try:
-            self.session.ready()
-            with self.session.at_most(self.limits.question_seconds), ExitStack() as stack:
+            session.ready()
+            with session.at_most(self.limits.question_seconds), ExitStack() as stack:
                 for need in rests_on:
                     owner = self.reference.get(need.targets[0])
                     if not need.method or owner is None:
                         continue
                     # What is judged here cannot also be the measure; `by_needs` may build on it.
                     judged = (need.targets[0], need.method) == (question.targets[0], question.method)
-                    students = students_own(owner, need.method, self.session, self.reference, expression, made)
+                    students = students_own(owner, need.method, session, self.reference, expression, made)
                     if isinstance(owner, type):
                         stack.enter_context(lent(owner, "own" if judged else need.method, students))
                     elif not judged:

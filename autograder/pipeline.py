@@ -68,7 +68,7 @@ def examine(task: Task, place, intake: Intake, questions) -> tuple[str, str, lis
         results |= {question.id: blank(question, "crashed", "") for question in questions if question.id not in results}
         return "crashed", f"The notebook could not be run ({reason}).", list(intake.notices), list(results.values())
     finally:
-        session.close()
+        exam.close()
     status, message = standing(session, intake.cells, list(results.values()))
     return status, message, [*intake.notices, *own_cells(session, intake.cells)], list(results.values())
 

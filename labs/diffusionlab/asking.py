@@ -85,8 +85,13 @@ def _exception_name(expression, targets, made) -> str:
     except KeyboardInterrupt:  # somebody wants to stop
         raise
     except BaseException as error:  # which one it was is the answer
-        return type(error).__name__
+        return _type_name(error)
     return ""
+
+
+def _type_name(error: BaseException) -> str:
+    # The name that the type was made with, whatever its own class says of it.
+    return type.__dict__["__name__"].__get__(type(error))
 
 
 # ---------------------------------------------------------------------------------------------- observations
@@ -110,7 +115,7 @@ def observe(expression, targets: Mapping[str, Any]) -> Observation:
         raise
     except BaseException as error:  # student code may raise anything, SystemExit too, and what it raised is the finding
         frames = traceback.extract_tb(error.__traceback__)
-        seen = {"error": type(error).__name__, "error.message": _message(error), "error.where": frames[-1].name if frames else ""}
+        seen = {"error": _type_name(error), "error.message": _message(error), "error.where": frames[-1].name if frames else ""}
     for node in nodes_of(expression):
         # Of importable recorders only: a student's class may have a method of that name.
         if ":" in node.what and callable(getattr(type(made.get(id(node))), "observed", None)):
@@ -121,7 +126,7 @@ def observe(expression, targets: Mapping[str, Any]) -> Observation:
 def _message(error: BaseException) -> str:
     try:
         return str.__str__(str(error))[:500]
-    except Exception:  # an exception's own text may raise one
+    except BaseException:  # an exception's own text may raise anything
         return ""
 
 

@@ -62,7 +62,7 @@ class NoiseModel(nn.Module):
 
     def __call__(self, x: Tensor, t: Tensor, *args, **kwargs) -> Tensor:
         for calls in _open_counts:
-            calls.t.append(t)
+            calls.t.append(t.clone())  # a sampler may fill one tensor anew for each call
         return super().__call__(x, t, *args, **kwargs)
 
 

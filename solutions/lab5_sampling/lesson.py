@@ -190,7 +190,7 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 #
 # <details><summary><b>"The dtype is wrong"</b></summary>
 #
-# float64 coefficients make a float64 result. Compute in it, and cast at the very end: `.to(x_start.dtype)`.
+# A tensor `t` gives float64 coefficients, and these a float64 result. Cast at the very end: `.to(x_start.dtype)`.
 # </details>
 
 # %% question="forward-add-noise"
@@ -307,8 +307,9 @@ def _():
 #
 # **Steps.**
 # 1. `compute_posterior_mean`: guards, two coefficients, the formula, back to the dtype of `x_t`.
-# 2. `compute_posterior_variance`: `t` may be an int or a tensor; `torch.as_tensor` makes them alike. Where `t` is 0,
-#    $A_{t-1}$ is 1 and no row of the table. Keep it in float64.
+# 2. `compute_posterior_variance`: `t` may be an int or a tensor; `torch.as_tensor` makes them alike. There is no image here
+#    to take a shape from, so index the tables yourself; they are on the CPU. Where `t` is 0, $A_{t-1}$ is 1 and no row of
+#    the table. Keep it in float64.
 # 3. `ddpm_step`: ask the model with a LongTensor `[B]`, take the mean, add the *standard deviation* times the noise, except
 #    at $t = 0$.
 # 4. `sample`: start from `starting_noise(...)`, walk `t` from $T-1$ down to 0, pass `generator` on, collect copies if a
@@ -451,8 +452,8 @@ def _():
 # **Steps.**
 # 1. `predict_x0_from_eps`: as in Part 1, now for an int or a tensor `t`.
 # 2. `ddim_step`: guards; $A_t$ and $A_s$ as Python floats, with $A_s = 1$ written out for $s = -1$; $\sigma^2$; the model;
-#    $\hat x_0$ from your own method; the formula. Draw noise only where $\sigma > 0$: at $\eta = 0$ the generator must stay
-#    untouched. Some $\eta > 1$ leave nothing under the root: `check_sigma` refuses.
+#    $\hat x_0$ from your own method; the formula. Draw noise only where $\sigma > 0$: a deterministic step leaves the
+#    generator as it was. Some $\eta > 1$ leave nothing under the root: `check_sigma` refuses.
 # 3. `create_timestep_schedule`: guard $n$; do the arithmetic in float64 and round at the end.
 # 4. `sample`: `timesteps` may be None, a number, or a list or tensor of timesteps; make a list of it, pair each entry with
 #    its successor (the last with -1), and step.
@@ -687,6 +688,8 @@ explore.schedules(DDIMSampler)
 # First a measure of how different the samples of a batch are: the mean over all pairs of the root-mean-square distance,
 #
 # $$D = \frac{2}{B(B-1)} \sum_{i<j} \sqrt{\tfrac1d \lVert x_i - x_j \rVert^2},\qquad d \text{ values in a sample.}$$
+#
+# The controller below uses it; its own check comes with the measurements of Part 4, under `benchmark`.
 
 # %% reference="measure:sample_diversity"
 # (the function is taken from the reference)
@@ -701,8 +704,8 @@ explore.schedules(DDIMSampler)
 # $\sigma^2 = \eta^2\,\frac{1-A_s}{1-A_t}\left(1-\frac{A_t}{A_s}\right)$. It returns the *variance*, in float64.
 #
 # **Steps** for `analyze_eta_effects`: (1) one `x_T` of the given shape, repeated $E$ times to `[E*B, ...]`; (2) a table of
-# $\sigma^2$ `[E, num_steps]`; (3) in each step *one* network call for all, and one fresh noise `[B, ...]`, repeated
-# likewise; (4) each sample's own $\sigma$, of shape `[E*B, 1, ..., 1]`: `repeat_interleave` and `reshape`; (5) unfold to
+# $\sigma^2$ `[E, num_steps]`; (3) in each step *one* network call for all (no check counts them; your clock will), and one
+# fresh noise `[B, ...]`, repeated likewise; (4) each sample's own $\sigma$, of shape `[E*B, 1, ..., 1]`: `repeat_interleave` and `reshape`; (5) unfold to
 # `[E, B, ...]` and measure.
 
 # %% reference="stochasticity:StochasticityController"

@@ -195,6 +195,10 @@ for id, symptom, hint, wrong in [
      lambda x, eps, a, A: (x - (1 - a) / (1 - a) ** 0.5 * eps) / a**0.5),
     ("mean-no-inner-root", "You divide the noise by 1 - A_t.", "That is a variance; the formula has its root.",
      lambda x, eps, a, A: (x - (1 - a) / (1 - A) * eps) / a**0.5),
+    ("mean-of-clipped-x0", "Your mean comes from an x_0 that is clipped to [-1, 1].",
+     "Many repositories do that; the formula here has no clamp.",
+     lambda x, eps, a, A: ((A / a) ** 0.5 * (1 - a) * ((x - (1 - A) ** 0.5 * eps) / A**0.5).clamp(-1, 1)
+                           + a**0.5 * (1 - A / a) * x) / (1 - A)),
     ("mean-no-outer-root", "You divide by a_t.", "The divisor outside is sqrt(a_t).",
      lambda x, eps, a, A: (x - (1 - a) / (1 - A) ** 0.5 * eps) / a),
     ("mean-root-of-beta", "The noise's numerator is sqrt(beta_t).", "It is beta_t = 1 - a_t itself.",
@@ -571,6 +575,13 @@ class _(DDPMSampler):
     def sample(self, *args, **kwargs):
         self.model.train()
         return super().sample(*args, **kwargs)
+
+
+@MISTAKES.mistake("ddpm-sample", "loop-own-seed", "Without a generator, every call gives the same samples.",
+                  "No generator means torch's global one: pass the None on, and make none with a seed of your own.")
+class _(DDPMSampler):
+    def sample(self, *args, generator=None, **kwargs):
+        return super().sample(*args, generator=generator or torch.Generator().manual_seed(42), **kwargs)
 
 
 @MISTAKES.mistake("ddpm-sample", "loop-in-place", "You write into the x_T that was passed in.", "Begin with a copy.")
@@ -990,6 +1001,22 @@ ddim_sample("sample-one-tensor", "Every entry of the trajectory is the finished 
             "You keep one tensor and overwrite it; store a copy.", stages=lambda x_T, later: [later[-1]] * (len(later) + 1))
 
 
+@MISTAKES.mistake("ddim-sample", "sample-own-seed", "Without a generator, every call gives the same samples.",
+                  "No generator means torch's global one: pass the None on, and make none with a seed of your own.")
+class _(DDIMSampler):
+    def sample(self, *args, generator=None, **kwargs):
+        return super().sample(*args, generator=generator or torch.Generator().manual_seed(42), **kwargs)
+
+
+@MISTAKES.mistake("ddim-sample", "sample-by-way-of-zero", "You append t = 0 to a list of timesteps that does not end there.",
+                  "The list is what the model is asked; from its last entry the step goes to s = -1 at once.")
+class _(DDIMSampler):
+    def sample(self, shape, timesteps=None, *args, **kwargs):
+        if isinstance(timesteps, (list, tuple, torch.Tensor)) and int(timesteps[-1]) > 0:
+            timesteps = [*map(int, timesteps), 0]
+        return super().sample(shape, timesteps, *args, **kwargs)
+
+
 @MISTAKES.mistake("ddim-sample", "sample-in-place", "You write into the x_T that was passed in.", "Begin with a copy.")
 class _(DDIMSampler):
     def sample(self, *args, x_T=None, **kwargs):
@@ -1154,16 +1181,16 @@ eta_study("study-pairs", "The result is not a dict.", "Four entries with names: 
 
 
 def analysis(id, symptom, hint, *, change=lambda result: result, true=lambda noise, x: noise, asked=lambda x_t, x: x_t,
-             told=lambda t, k: t,
+             told=lambda t, k: t, anew=False,
              implied=lambda x_t, eps, noise, A: (x_t - (1 - A) ** 0.5 * eps) / A**0.5,
              compare=lambda eps, noise, x_t: (eps, noise),
              target=lambda x, x_t: x, score=lambda a, b: (a - b).double().square().mean()):
     """Register a mistake in the measurement: the noise, what the model is asked, x_0, or what is compared and how."""
     @torch.no_grad()
     def analyze_noise_prediction_quality(self, x_clean, timesteps, *, noise=None, generator=None):
-        rows = []
+        rows, one = [], randn(x_clean.shape, generator=generator) if noise is None else noise
         for k, t in enumerate(timesteps):
-            z = true(randn(x_clean.shape, generator=generator) if noise is None else noise, x_clean)
+            z = true(randn(x_clean.shape, generator=generator) if anew and noise is None else one, x_clean)
             x_t, A = self.forward_process.add_noise(x_clean, t, z), float(self.schedule.alphas_cumprod[t])
             eps = self.model(asked(x_t, x_clean), torch.full((len(x_t),), told(t, k)))
             rows.append([score(*compare(eps, z, x_t)), score(implied(x_t, eps, z, A), target(x_clean, x_t)), A / (1 - A)])
@@ -1189,6 +1216,8 @@ analysis("quality-scaled-noise", "The predicted noise is compared with the noise
          compare=lambda eps, noise, x_t: (eps, 0.5 * noise))
 analysis("quality-own-noise", "The noise that is passed in is not used.", "Draw only where `noise` is None.",
          true=lambda noise, x: torch.randn_like(x))
+analysis("quality-noise-anew", "Every timestep gets a noise of its own.",
+         "Draw once, before the loop: then the levels differ in nothing but t.", anew=True)
 analysis("quality-asks-clean", "The model is shown the clean image.", "It predicts the noise in x_t.",
          asked=lambda x_t, x: x)
 analysis("quality-asks-index", "The model is told the index in the list.", "It needs the timestep itself.",
@@ -1369,6 +1398,8 @@ cached("cache-key-schedule", "Another noise schedule is answered with the first 
        "Everything that the coefficients depend on belongs in the key.", key=lambda sampler, n, eta: (n, eta))
 cached("cache-key-none", "Only the first call ever computes coefficients.",
        "Another eta, number of steps or schedule needs its own.", key=lambda sampler, n, eta: ())
+cached("cache-key-rounded", "An eta near another one is answered with that one's coefficients.",
+       "eta goes into the key as it is, not rounded to a few digits.", key=lambda sampler, n, eta: (sampler.schedule, n, round(eta, 1)))
 cached("cache-results", "You keep finished samples: another x_T gets the old ones.",
        "Keep the coefficients, which do not depend on x.", results=True)
 cached("cache-own-sampler", "You use the optimizer's own sampler, not the one that is passed in.",
@@ -1399,6 +1430,17 @@ cached("cache-in-place", "You write into the x_T that was passed in.", "Begin wi
        value=lambda x, x_T: x if x_T is None else x_T.copy_(x))
 cached("cache-clipped", "Your result is clipped.", "The plain sampler's is not, and both must agree.",
        value=lambda x, x_T: x.clamp(-0.5, 0.5))
+
+
+@MISTAKES.mistake("optimizer-cached", "cache-iterator", "The second call with the same settings takes no step at all.",
+                  "A `zip` or generator is used up after one loop: keep a list.")
+class _(SamplingOptimizer):
+    def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
+        key = ("met", ddim_sampler.schedule, num_steps, eta)
+        if self.cache.setdefault(key, self) is not self:
+            return randn(*shape, generator=generator) if x_T is None else x_T.clone()
+        self.cache[key] = None
+        return super().cached_noise_schedule_sampling(ddim_sampler, shape, num_steps, eta=eta, x_T=x_T, generator=generator)
 
 
 @MISTAKES.mistake("optimizer-cached", "cache-gradients", "Gradients are recorded through the network.",

@@ -59,7 +59,8 @@ class StochasticityController:
             each eta's samples. `sigma`: float64 [E, num_steps], the standard deviation of the fresh noise at each step.
 
         Raises:
-            ValueError: no eta, a bad eta or num_steps, a model that returns NaN or infinity.
+            ValueError: no eta, a bad eta or num_steps, an eta so large that nothing is left under the root, fewer than two
+                samples, a model that returns NaN or infinity.
         """
         # One batch for all: E sets of B samples lie one after the other, [E * B, ...], and each step is one network call.
         ### BEGIN SOLUTION

@@ -353,7 +353,7 @@ def hybrid(rng):
 
     def drawn(steps, seed):
         return call("solve_hybrid", exact(mean, std, (1,)), points, tensor(steps), switch=99.0, eta=eta,
-                    generator=ask(call("torch:Generator"), "manual_seed", seed))
+                    generator=None if seed is None else ask(call("torch:Generator"), "manual_seed", seed))
 
     def moments(steps):
         m, v = 0.4, 0.0
@@ -367,9 +367,12 @@ def hybrid(rng):
         return np.array([m, math.sqrt(v), N])
     same = call("torch:sub", drawn(three, seed), drawn(three, seed))
     another = call("torch:sub", drawn(three, seed), drawn(three, other))
-    wants = [moments(one), moments(three), np.array([0.0, 0.0, N]), np.array([0.0, math.sqrt(2) * moments(three)[1], N])]
+    unseeded = call("torch:sub", drawn(three, None), drawn(three, None))
+    independent = np.array([0.0, math.sqrt(2) * moments(three)[1], N])
+    wants = [moments(one), moments(three), np.array([0.0, 0.0, N]), independent, independent]
     yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed", 2,
-               [drawn(one, seed), drawn(three, seed), same, another], tuple(Look(f"value.{i}", "moments") for i in range(4)),
+               [drawn(one, seed), drawn(three, seed), same, another, unseeded],
+               tuple(Look(f"value.{i}", "moments") for i in range(5)),
                {f"value.{i}": want for i, want in enumerate(wants)})
     yield Part("the callback counts over both halves", 1,
                recorded(trajectory(), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0,

@@ -26,8 +26,8 @@
 # | 2 · Heun looks twice | 10 | `solve_heun` | 9 |
 # | 3 · The clock of log-SNR | 30 | `solve_dpm1`, `solve_dpmpp_2m`, `unipc_weights`, `unipc_step`, `solve_unipc` | 40 |
 # | 4 · Where to spend steps | 20 | `create_timesteps`, `adaptive_levels`, `stop_when_settled`, `solve_hybrid` | 24 |
-# | 5 · The chart | 10 | your measurements | 6 |
-# | 6 · In the wild | 5 | `library_timesteps`, and the guards of all | 10 |
+# | 5 · The chart | 8 | your measurements | 6 |
+# | 6 · In the wild | 7 | `library_timesteps`, and the guards of all | 10 |
 #
 # **How a part goes.** As in Lab 5: the idea, the formula, a function with a gap (`# TODO`, `raise
 # NotImplementedError`), a `check(...)`, your picture beside the expected one, a question to think about. Take turns at
@@ -666,7 +666,7 @@ def _():
 
 # %% [markdown]
 # ---
-# # Part 5 · The chart (10 minutes)
+# # Part 5 · The chart (8 minutes)
 #
 # **All of it on the ring**, to clean data, against network calls. The ring is far from linear, and nothing but your own
 # Heun with a thousand steps is near enough to the truth to compare with.
@@ -809,7 +809,7 @@ def _():
 
 # %% [markdown]
 # ---
-# # Part 6 · In the wild (5 minutes)
+# # Part 6 · In the wild (7 minutes)
 #
 # **Idea.** In practice you will meet these solvers as *schedulers* of a library. The formulas are yours by now; what
 # differs is the small print. diffusers' options decide which timesteps are visited and where the run ends:

@@ -796,6 +796,8 @@ hybrid("no-noise", "No noise is ever drawn.", "The first half is stochastic: + s
 hybrid("variance-for-deviation", "The noise is multiplied by its variance.", "By its root.", scale=lambda v: v)
 hybrid("generator-ignored", "The same seed gives other samples.", "Draw the noise from `generator`.",
        draw=lambda x, generator: torch.randn_like(x))
+hybrid("seed-of-its-own", "Without a generator it draws the same noise every time.", "Hand `generator` on, be it None.",
+       draw=lambda x, generator: torch.randn(x.shape, generator=generator or torch.Generator().manual_seed(0), dtype=x.dtype))
 hybrid("one-draw", "All samples of the batch get the same noise.", "Draw it with the shape of the whole batch.",
        draw=lambda x, generator: torch.randn(x[:1].shape, generator=generator, dtype=x.dtype).expand_as(x))
 hybrid("uniform-noise", "The fresh noise lies between 0 and 1.", "`torch.rand` is uniform; the noise is standard normal.",

@@ -69,9 +69,10 @@ def test_formgrader_shows_the_hand_ins_and_takes_points(server, browser):
     hand_in = link("Submission #1")
     assert browser.find_element(By.TAG_NAME, "body").text.count("9 / 10") == 2
     hand_in.click()
-    score = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "input.score:not([disabled])"))
-    assert {each.get_attribute("id"): each.get_attribute("placeholder") for each in score} == {
-        "mean": "3", "variance": "4", "largest": "2", "essay": ""}
+    # The page is there before its points are.
+    wait.until(lambda page: {each.get_attribute("id"): each.get_attribute("placeholder")
+                             for each in page.find_elements(By.CSS_SELECTOR, "input.score:not([disabled])")} == {
+        "mean": "3", "variance": "4", "largest": "2", "essay": ""})
     browser.find_element(By.ID, "essay").send_keys("1", Keys.TAB)
     student = wait.until(lambda page: next((row["student_id"] for row in rows_now(made) if row["essay"] == "1"), None))
     assert {row["student_id"]: row["score"] for row in rows_now(made)} == {student: "10", **{

@@ -44,6 +44,7 @@ def test_a_pair_gets_one_mark(graded):
     assert rows["gil"]["score"] == "7"
 
 
+@pytest.mark.slow
 def test_of_a_pairs_hand_ins_the_last_counts(fake_class):
     fake_class.hand_in("ann", "2026-05-01 10:00:00", points=(3, 0, 0))
     fake_class.hand_in("bob", "2026-05-02 10:00:00", points=(3, 4, 0))
@@ -105,6 +106,7 @@ def test_what_has_a_valid_result_is_not_graded_again(fake_class):
     assert fake_class.graded() == ["ada", "ben", "cem"]
 
 
+@pytest.mark.slow
 def test_a_seed_for_one_student_is_not_the_runs(fake_class):
     fake_class.hand_in("ada")
     fake_class.hand_in("ben")
@@ -114,6 +116,7 @@ def test_a_seed_for_one_student_is_not_the_runs(fake_class):
     assert run.seed == 5 and run.result("ada").seed == 6 and run.result("ben").seed == 5
 
 
+@pytest.mark.slow
 def test_one_question_is_asked_again_and_the_others_stay(fake_class):
     fake_class.hand_in("ada", points=(3, 2, 1))
     run = fake_class.grade(seed=1)
@@ -125,6 +128,7 @@ def test_one_question_is_asked_again_and_the_others_stay(fake_class):
     assert not list(fake_class.out.glob(".again-*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_tried_again(fake_class):
     fake_class.hand_in("ada", once=str(fake_class.folder / "died"))
     fake_class.hand_in("ben")
@@ -197,9 +201,10 @@ def kill_and_resume(fake_class, rounds: int, seed: int) -> None:
 
 @pytest.mark.slow
 def test_killed_again_and_again_the_marks_are_the_same(fake_class):
-    kill_and_resume(fake_class, rounds=8, seed=2)
+    kill_and_resume(fake_class, rounds=4, seed=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_goes_on_when_the_run_is_stopped(fake_class, sign):
     fake_class.hand_in("ada", sleep=100)

@@ -19,6 +19,9 @@ from autograder.course import Refusal
 from autograder.grade import grade
 
 
+pytestmark = pytest.mark.slow
+
+
 @contextmanager
 def book(made):
     with Gradebook(f"sqlite:///{made.out / 'gradebook.db'}") as opened:
@@ -186,7 +189,6 @@ def formgrader(made) -> NbGraderAPI:
     return NbGraderAPI(CourseDirectory(root=str(made.out), config=config), config=config)
 
 
-@pytest.mark.slow
 def test_the_autograde_button_grades_by_the_pipeline(fake_class):
     source = fake_class.lab.lesson.with_name("tinylab.ipynb").read_bytes()
     for name, content in {"ada": source, "ben": source.replace(b"/ len(self.numbers)", b"/ 2"), "cem": b"no notebook"}.items():
@@ -207,7 +209,6 @@ def test_the_autograde_button_grades_by_the_pipeline(fake_class):
     assert (fake_class.out / "grades.csv").read_bytes() == quiet
 
 
-@pytest.mark.slow
 def test_the_autograde_button_refuses_in_one_line_where_the_pipeline_cannot_run(three):
     run = load_run(three.out)
     before, row = run.result("ada"), three.rows()["ada"]

@@ -53,9 +53,14 @@ class Page:
                     if each.find_element(By.CSS_SELECTOR, ".widget-label").text == label)
 
     def handle(self, label: str):
-        """The handle of the slider with this label, in sight."""
-        handle = self.control(label).find_element(By.CSS_SELECTOR, ".noUi-handle")
-        self.lab.js("arguments[0].scrollIntoView({block: 'center'})", handle)
+        """The handle of the slider with this label, in sight and at rest: pictures that are still to come move the page."""
+        handle, places = self.control(label).find_element(By.CSS_SELECTOR, ".noUi-handle"), []
+
+        def at_rest() -> bool:
+            self.lab.js("arguments[0].scrollIntoView({block: 'center'})", handle)
+            places.append(handle.rect)
+            return len(places) > 10 and places[-1] == places[-10]
+        self.lab.until(at_rest)
         return handle
 
     def drag(self, label: str, x: int, y: int = 0) -> None:
@@ -112,8 +117,7 @@ def test_dragging_eta_changes_the_picture_and_the_numbers_are_the_samplers(fille
     dial = Page(filled, "The dial η")
     before = dial.hashes()
     dial.drag("η (eta)", 70)
-    eta = dial.value("η (eta)")
-    assert eta > 0
+    eta = filled.until(lambda: dial.value("η (eta)"), 60)
     dial.done()
     assert dial.captions()[0] == f"16 samples, η = {eta:g}, 20 steps"
     after = dial.hashes()
@@ -127,13 +131,14 @@ def test_dragging_eta_changes_the_picture_and_the_numbers_are_the_samplers(fille
 
 def test_the_keyboard_moves_eta_and_not_the_notebook_and_what_was_seen_comes_back_at_once(filled):
     dial = Page(filled, "The dial η")
+    dial.press("η (eta)")
     eta, seen, active = dial.value("η (eta)"), dial.hashes(), filled.js("return window.jupyterapp.shell.currentWidget.content.activeCellIndex")
     dial.press("η (eta)", Keys.ARROW_RIGHT)
-    assert dial.value("η (eta)") == pytest.approx(eta + 0.05)
+    filled.until(lambda: dial.value("η (eta)") == pytest.approx(eta + 0.05), 60)
     dial.done()
     assert dial.hashes()[0] != seen[0]
     dial.press("η (eta)", Keys.ARROW_LEFT)
-    filled.until(lambda: dial.hashes() == seen, 5)
+    filled.until(lambda: dial.hashes() == seen, 60)
     assert dial.status() == "shown again; made before"
     assert filled.js("return window.jupyterapp.shell.currentWidget.content.activeCellIndex") == active
 
@@ -156,10 +161,10 @@ def test_long_work_shows_progress_and_can_be_stopped(filled):
     assert dial.element.find_elements(By.CSS_SELECTOR, "progress")
     assert filled.ask("1 + 1") == "2"  # the kernel answers meanwhile
     dial.element.find_element(By.CSS_SELECTOR, ".dl-status button").click()
-    filled.until(lambda: dial.status().startswith("Stopped"), 10)
+    filled.until(lambda: dial.status().startswith("Stopped"), 60)
     assert not dial.element.find_element(By.CSS_SELECTOR, ".dl-status button").is_enabled()
     dial.element.find_element(By.CSS_SELECTOR, ".widget-checkbox input").click()
-    filled.until(lambda: dial.status() == "shown again; made before", 10)
+    filled.until(lambda: dial.status() == "shown again; made before", 60)
 
 
 def test_the_handouts_step_shows_its_inflation(filled):
@@ -201,7 +206,7 @@ def test_points_are_followed_through_time_and_their_numbers_agree(filled):
     filled.until(lambda: page.number("t") != "clean" and page.hashes() != last)
     page.done()
     page.press("time", Keys.END)
-    filled.until(lambda: page.hashes() == last, 5)
+    filled.until(lambda: page.hashes() == last, 60)
 
 
 def test_a_drawn_schedule_makes_its_own_samples_and_the_run_over_all_steps_can_be_stopped(filled):
@@ -213,7 +218,7 @@ def test_a_drawn_schedule_makes_its_own_samples_and_the_run_over_all_steps_can_b
     new_dots, new_samples = page.hashes()
     assert new_dots != dots and new_samples != samples
     page.element.find_element(By.CSS_SELECTOR, ".dl-status button").click()
-    filled.until(lambda: page.status().startswith("Stopped"), 10)
+    filled.until(lambda: page.status().startswith("Stopped"), 60)
     handles = page.element.find_elements(By.CSS_SELECTOR, ".dl-bands .noUi-handle")
     bands = [round(float(handle.get_attribute("aria-valuenow"))) for handle in handles]
     filled.ask(f"exec('''from diffusionlab.explore.step_schedules import own_schedule\nddim = DDIMSampler(model.condition(3), schedule)\n"
@@ -236,11 +241,11 @@ def test_a_measured_point_shows_its_samples_by_mouse_and_by_keyboard(filled):
     points[1].click()
     assert shown() == points[1].get_attribute("aria-label") and shown().startswith("DDIM, η = 0, 4 steps: 4 network calls")
     ActionChains(filled.browser).move_to_element(points[2]).perform()
-    filled.until(lambda: shown() == points[2].get_attribute("aria-label"), 5)  # pointing is enough
+    filled.until(lambda: shown() == points[2].get_attribute("aria-label"), 60)  # pointing is enough
     ActionChains(filled.browser).move_by_offset(0, 150).perform()
-    filled.until(lambda: shown() == points[1].get_attribute("aria-label"), 5)
+    filled.until(lambda: shown() == points[1].get_attribute("aria-label"), 60)
     ActionChains(filled.browser).send_keys(Keys.TAB).perform()
-    filled.until(lambda: shown() == points[2].get_attribute("aria-label"), 5)
+    filled.until(lambda: shown() == points[2].get_attribute("aria-label"), 60)
     distance = filled.ask("f\"{quality(1.0, 2)['Fréchet distance']:.3g}\"").strip("'")
     assert shown().endswith(f"distance {distance}")
 
