@@ -26,7 +26,7 @@ import numpy as np
 from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, describe, evaluate, judge, nodes_of, observe,
                                  summarize, to_json)
 from diffusionlab.sheet import SheetQuestion, Verdict, judge_question, look_at_all
-from solutions.questions import Mistake, Question, known_mistake, right_answers
+from solutions.questions import Mistake, Question, known_mistake, may_explain, right_answers
 
 from .handin_intake import Cell
 from .results import Limits, PartResult, QuestionResult
@@ -440,7 +440,10 @@ class Exam:
         verdict = judge_question(asked, seen)
         if verdict.unwritten:
             return verdict
-        known = tuple(known_mistake(parts, each, self.reference) for each in self.mistakes if each.question == question.id)
+        # Most mistakes are out after a first cheap look; only those that are left are asked everything.
+        by_cost = sorted(zip(parts, seen), key=lambda pair: network_values(pair[1]))
+        known = tuple(known_mistake(parts, each, self.reference) for each in self.mistakes if each.question == question.id
+                      and may_explain(*zip(*by_cost), each, self.reference))
         return judge_question(replace(asked, mistakes=known), seen)
 
     # A mistake is paid for once ---------------------------------------------------------------
@@ -542,6 +545,11 @@ def seed_everything(seed: int) -> None:
 def network_calls(seen: Observation) -> int:
     """How often models were called."""
     return len(seen.get("network.t", ()))
+
+
+def network_values(seen: Observation) -> int:
+    """How many samples models were shown, one call after the other."""
+    return int(np.sum(seen.get("network.batch", 0)))
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from .classroom import Run, checksum, find_class, find_result, read_run
 from .course import Lab, Refusal
 from .one import REFUSED
 from .results import HandInResult, Limits, QuestionResult, Task, write_result
+from .sandbox import threads
 
 GRADE_ONE = "autograder.pipeline:grade_one"
 
@@ -174,8 +175,7 @@ def grade_apart(task: Task, grade_one: str = GRADE_ONE) -> HandInResult:
     for _ in range(ATTEMPTS):
         # Its last words go to a file: they are of use to the instructor, and to nobody else.
         with tempfile.TemporaryFile() as last_words:
-            status = _run_process([sys.executable, "-m", "autograder.one", grade_one], pickle.dumps(task), last_words,
-                                     task.limits.seconds + GRACE)
+            status = _run_process([sys.executable, "-m", "autograder.one", grade_one], task, last_words)
             last_words.seek(0)
             log = last_words.read(100_000).decode(errors="replace")
         result = find_result(path)
@@ -199,14 +199,16 @@ def grade_apart(task: Task, grade_one: str = GRADE_ONE) -> HandInResult:
     return result
 
 
-def _run_process(arguments: list[str], given: bytes, last_words, seconds: float) -> int | None:
-    """Run a process with what it reads on standard input; returns its exit status, None where it had to be stopped."""
-    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=last_words, stderr=last_words, start_new_session=True)
+def _run_process(arguments: list[str], task: Task, last_words) -> int | None:
+    """Run a process that reads its task on standard input; returns its exit status, None where it had to be stopped."""
+    # As many threads as the hand-in's own process has: others are graded beside this one.
+    process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=last_words, stderr=last_words, start_new_session=True,
+                               env=os.environ | threads(task.limits))
     running.add(process.pid)
     try:
         if stopping.is_set():
             stop(process.pid)
-        process.communicate(given, timeout=seconds)
+        process.communicate(pickle.dumps(task), timeout=task.limits.seconds + GRACE)
         return process.returncode
     except subprocess.TimeoutExpired:
         return None

@@ -98,10 +98,14 @@ def python(program, settings: Mapping) -> list[str]:
 
 def environment(limits: Limits, cuda: bool) -> dict[str, str]:
     """All environment variables inside but those that name the private folder."""
-    threads = {name: str(limits.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
     return {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "USER": "student", "LOGNAME": "student", "LANG": "C.UTF-8",
-            "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **threads,
+            "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **threads(limits),
             **({} if cuda else {"CUDA_VISIBLE_DEVICES": ""})}
+
+
+def threads(limits: Limits) -> dict[str, str]:
+    """Environment variables that say how many threads numeric libraries may have."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(limits.threads))
 
 
 def rlimits(limits: Limits) -> dict[str, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionlab.asking import MISSING, Observation, Part, alike, judge, summarize
+from diffusionlab.asking import MISSING, Observation, Part, alike, judge, observe, summarize
 from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
 
 Ask = Callable[[np.random.Generator], Sequence[Part]]
@@ -143,6 +143,23 @@ def known_mistake(parts: Sequence[Part], mistake: Mistake, reference: Mapping[st
 
     once, again = answers(0), answers(1)
     return KnownMistake(mistake.id, mistake.message, tuple(map(_wrong_answers, parts, once, again)))
+
+
+def may_explain(parts: Sequence[Part], seen: Sequence[Observation], mistake: Mistake, reference: Mapping[str, object]) -> bool:
+    """Whether a mistake is right where the answers seen are right and wrong where they are wrong; looks no further than the first
+    part where it is not, so put the cheap parts first."""
+    code, made = {**reference, mistake.target: mistake.variant}, {}
+    for part, answer in zip(parts, seen):
+        if id(part.expression) not in made:
+            made[id(part.expression)] = observe(part.expression, code)
+        mistaken = made[id(part.expression)]
+        if mistaken["error"] or answer["error"]:
+            if mistaken["error"] != answer["error"]:
+                return False
+        elif any(bool(judge(look, mistaken, part.want[look.at])) != bool(judge(look, answer, part.want[look.at]))
+                 for look in part.all_looks()):
+            return False
+    return True
 
 
 def _wrong_answers(part: Part, seen: Observation, again: Observation) -> dict[str, object]:

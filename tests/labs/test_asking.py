@@ -316,3 +316,19 @@ def test_alike_recognises_an_answer_that_no_judge_would_pass():
     assert alike(LOOK, {"value": A(2.0001)}, A(2.0), A(1.0)) and not alike(LOOK, {"value": A(1.0)}, A(2.0), A(1.0))
     assert alike(LOOK, {"error": ""}, MISSING, A(1.0)) and not alike(LOOK, {"value": A(1.0)}, MISSING, A(1.0))
     assert alike(LOOK, {"value": A(7.0)}, None, A(1.0)) and not alike(LOOK, {"value": A(1.0)}, None, A(1.0))
+
+
+def test_an_exception_that_lies_about_itself_is_an_answer_like_any_other():
+    class Named(type):
+        @property
+        def __name__(cls):
+            raise SystemExit
+
+    class Liar(Exception, metaclass=Named):
+        def __str__(self):
+            raise KeyboardInterrupt
+
+    def fail():
+        raise Liar
+    seen = observe(call("fail"), {"fail": fail})
+    assert seen["error"] == "Liar" and seen["error.message"] == "" and seen["error.where"] == "fail"

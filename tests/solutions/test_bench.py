@@ -27,6 +27,14 @@ def test_all_make_the_network_calls_that_their_names_say(cycles):
     assert all(each["num_steps"] == each["nfe"] for records in cycles[0].values() for each in records)
 
 
+def test_a_timestep_tensor_that_is_filled_anew_for_each_call_is_counted_as_it_was():
+    t = torch.zeros(4, dtype=torch.int64)
+    with count_calls() as calls:
+        for step in (9, 5, 1):
+            MODEL(torch.zeros(4, 1), t.fill_(step))
+    assert calls.num_steps == 3 and [int(each[0]) for each in calls.t] == [9, 5, 1]
+
+
 def test_the_contenders_visit_the_same_timesteps():
     seen = {}
     for name in ("DDIM-50", "DDIM-50, cached", bench.BARE, bench.DIFFUSERS):

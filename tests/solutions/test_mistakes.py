@@ -14,7 +14,7 @@ from diffusionlab.sheet import SheetQuestion, judge_question, look_at_all, read_
 from solutions import lab5_sampling as lab
 from solutions.lab5_sampling.exam import QUESTIONS
 from solutions.lab5_sampling.mistakes import MISTAKES
-from solutions.questions import self_check, with_right_answers
+from solutions.questions import may_explain, self_check, with_right_answers
 
 REFERENCE = {name: getattr(lab, name) for name in lab.__all__}
 ASKED = {question.id: question for question in QUESTIONS if not question.manual}
@@ -94,6 +94,16 @@ def test_the_sheet_holds_numbers_and_sentences_only(sheet):
             assert any(mistake.answers), "a mistake that answers like the reference"
             # Such would be a slip in the catalogue itself.
             assert not {answers.get("error") for answers in mistake.answers} & {"NameError", "UnboundLocalError"}, mistake.id
+
+
+@pytest.mark.slow
+def test_a_first_look_keeps_the_mistake_that_was_made():
+    for mistake in MISTAKES[::9]:
+        question = fresh(mistake.question, 101)
+        seen = look_at_all(question.parts, {**REFERENCE, mistake.target: mistake.variant})
+        assert may_explain(question.parts, seen, mistake, REFERENCE), mistake.id
+        right = look_at_all(question.parts, REFERENCE)
+        assert not may_explain(question.parts, right, mistake, REFERENCE), mistake.id
 
 
 def test_what_no_mistake_explains_is_explained_by_the_difference():
