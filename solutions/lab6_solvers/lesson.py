@@ -868,18 +868,18 @@ def _():
 # %% [markdown]
 # **Think.** With `leading` the network is told that $x_T$ is less noisy than it is. What would you expect to see in the
 # images, most of all in their overall brightness? The next cell shows it: their pipeline around our network, which
-# `PipelineUNet` gives the form that they call, in two steps from the same noise. Then try five.
+# `PipelineUNet` gives the form that they call, in two steps from the same noise. In a cell of your own, try five.
 
 # %% tags=["demonstration"]
-def by_their_pipeline(spacing: str) -> Tensor:
-    """Ten digits in two steps of diffusers' own loop."""
+def by_their_pipeline(spacing: str, num_steps: int = 2) -> Tensor:
+    """Ten digits by diffusers' own loop."""
     from diffusers import DDIMPipeline
 
     scheduler = make_scheduler("DDIMScheduler", schedule, timestep_spacing=spacing, clip_sample=False)
     pipeline = DDIMPipeline(PipelineUNet(digits), scheduler)
     pipeline.set_progress_bar_config(disable=True)
-    x = pipeline(10, seeded(15), num_inference_steps=2, output_type="pt", return_dict=False)[0]
-    print(f"{spacing:>9}: starts at t = {scheduler_steps(scheduler, 2)[0]}, mean brightness {float(x.mean()):.3f}")
+    x = pipeline(10, seeded(15), num_inference_steps=num_steps, output_type="pt", return_dict=False)[0]
+    print(f"{spacing:>9}: starts at t = {scheduler_steps(scheduler, num_steps)[0]}, mean brightness {float(x.mean()):.3f}")
     return 2 * x - 1  # it gives pixels from 0 to 1
 
 
@@ -905,8 +905,8 @@ explore.solvers({"DDIM": yours(solve_ddim), "UniPC": yours(solve_unipc),
 
 # %% [markdown]
 # **Think.** The two UniPC are the same formula, as the table above shows. Why does one of them do so much worse in 8
-# steps? (Drag *time* through its last step.) Which spacing must yours have to end where theirs does, and how many steps
-# does theirs need to be as near to the truth as yours?
+# steps? (Drag *time* through its last step.) How many steps does theirs need to be as near to the truth as yours? And
+# which spacing must yours have to end where theirs does? A panel in a cell of your own tells.
 #
 # **Bad input.** Four points ask that your functions refuse nonsense with a `ValueError` of one clear sentence: levels
 # that come twice or in disorder, an order above the number of steps, a log-SNR that the model has never seen, NaN on
