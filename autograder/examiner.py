@@ -493,12 +493,16 @@ class Exam:
             session.ready()
             with session.at_most(self.limits.question_seconds), ExitStack() as stack:
                 for need in rests_on:
-                    if not need.method or not isinstance(owner := self.reference.get(need.targets[0]), type):
+                    owner = self.reference.get(need.targets[0])
+                    if not need.method or owner is None:
                         continue
                     # What is judged here cannot also be the measure; `by_needs` may build on it.
                     judged = (need.targets[0], need.method) == (question.targets[0], question.method)
-                    students = students_method(owner, need.method, session, self.reference, expression, made)
-                    stack.enter_context(lent(owner, "own" if judged else need.method, students))
+                    students = students_own(owner, need.method, session, self.reference, expression, made)
+                    if isinstance(owner, type):
+                        stack.enter_context(lent(owner, "own" if judged else need.method, students))
+                    elif not judged:
+                        stack.enter_context(lent_function(owner, students))
                 if by_needs:
                     stack.enter_context(patch.object(self.reference[question.targets[0]], question.method, by_needs))
                 return describe(evaluate(expression, self.reference, made))
@@ -564,16 +568,31 @@ def lent(owner: type, name: str, method):
         yield
 
 
-def students_method(owner: type, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
-    """A method for a reference class that is the student's: each call of it is made in the candidate.
+@contextmanager
+def lent_function(function, students):
+    """While this lasts, the reference's modules find the student's function in the place of one of theirs."""
+    package = function.__module__.rpartition(".")[0]
+    with ExitStack() as stack:
+        for name, module in list(sys.modules.items()):
+            if name.startswith(f"{package}.") and getattr(module, function.__name__, None) is function:
+                stack.enter_context(patch.object(module, function.__name__, students))
+        yield
+
+
+def students_own(owner, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
+    """The student's version of what a question is about; each call of it is made in the candidate.
 
     Args:
+        owner: the reference class whose method it is, or the reference function itself.
+        method: the name of the method, or of the function.
         expression, made: what is being evaluated and what came of it so far, by which objects are known again.
     """
     nodes = {id(node): node for node in nodes_of(expression)}
 
-    def ask_student(self, *args, **kwargs):
-        return session.value(ask(lift(self), method, *lift(args), **lift(kwargs)), list(reference))
+    def ask_student(*args, **kwargs):
+        lifted, named = lift(args), lift(kwargs)
+        asked = ask(lifted[0], method, *lifted[1:], **named) if isinstance(owner, type) else call(method, *lifted, **named)
+        return session.value(asked, list(reference))
 
     def lift(value):
         match value:

@@ -8,6 +8,7 @@ import time
 import torch
 from torch import Tensor
 
+from .levels import signal_noise
 from .noise_model import NoiseModel
 from .schedule import NoiseSchedule
 
@@ -18,8 +19,20 @@ class _Exact(NoiseModel):
         self.num_timesteps, self.sample_shape = schedule.num_timesteps, tuple(sample_shape)
         self.register_buffer("alphas_cumprod", schedule.alphas_cumprod.clone())
 
-    def _alpha_bar(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.alphas_cumprod[t].reshape(-1, *[1] * (x.ndim - 1))
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """The noise in x [B, ...] at timesteps t [B], computed in float64, in x's dtype."""
+        A = self.alphas_cumprod[t].reshape(-1, *[1] * (x.ndim - 1))
+        return self._eps(x, A.sqrt(), (1 - A).sqrt()).to(x.dtype)
+
+    def denoise(self, x: Tensor, lam: float) -> Tensor:
+        """The best guess at the clean data in x [B, ...] at any finite log-SNR, between the timesteps too; in x's dtype."""
+        alpha, sigma = (torch.tensor(each, dtype=torch.float64, device=x.device) for each in signal_noise(lam))
+        x64 = x.double()
+        return ((x64 - sigma * self._eps(x64, alpha, sigma)) / alpha).to(x.dtype)
+
+    def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The noise in x, in float64; alpha and sigma weigh signal and noise, each 0-d or [B, 1, ..., 1]."""
+        raise NotImplementedError
 
 
 class GaussianModel(_Exact):
@@ -40,11 +53,14 @@ class GaussianModel(_Exact):
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float64))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float64))
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The noise in x [B, ...] at timesteps t [B], computed in float64, in x's dtype."""
-        A = self._alpha_bar(x, t)
-        eps = (1 - A).sqrt() * (x - A.sqrt() * self.mean) / (A * self.std**2 + 1 - A)
-        return eps.to(x.dtype)
+    def solution(self, x: Tensor, lam: float, lam_end: float) -> Tensor:
+        """Where the deterministic way from x at log-SNR lam leads by lam_end: each value keeps its place in the crowd."""
+        (alpha, sigma), (alpha_end, sigma_end) = signal_noise(lam), signal_noise(lam_end)
+        place = (x - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2).sqrt()
+        return (alpha_end * self.mean + (alpha_end**2 * self.std**2 + sigma_end**2).sqrt() * place).to(x.dtype)
+
+    def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        return sigma * (x - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2)
 
 
 class GaussianMixture(_Exact):
@@ -81,14 +97,13 @@ class GaussianMixture(_Exact):
         z = torch.randn(size, self.means.shape[1], dtype=torch.float64, generator=generator)
         return self.means.cpu()[k] + self.stds.cpu()[k, None] * z
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """The noise in points x [B, d] at timesteps t [B], computed in float64, in x's dtype."""
-        A = self._alpha_bar(x, t)
-        variance = A * self.stds**2 + 1 - A                                   # [B, K]
-        offset = x[:, None, :] - A.sqrt()[:, :, None] * self.means            # [B, K, d]
-        log_likelihood = self.weights.log() - offset.square().sum(-1) / (2 * variance) - self.means.shape[1] / 2 * variance.log()
+    def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        variance = alpha**2 * self.stds**2 + sigma**2                         # [B, K] or [K]
+        offset = x[:, None, :] - alpha[..., None] * self.means                # [B, K, d]
+        distance = offset.square().sum(-1) / variance
+        log_likelihood = self.weights.log() - (distance + self.means.shape[1] * variance.log()) / 2
         share = log_likelihood.softmax(dim=1) / variance
-        return ((1 - A).sqrt() * (share[:, :, None] * offset).sum(1)).to(x.dtype)
+        return sigma * (share[:, :, None] * offset).sum(1)
 
 
 class SlowModel(_Exact):
@@ -104,7 +119,6 @@ class SlowModel(_Exact):
         super().__init__(schedule, sample_shape)
         self.seconds = seconds
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """Zeros like x [B, ...], after `seconds`."""
+    def _eps(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         time.sleep(self.seconds)
         return torch.zeros_like(x)

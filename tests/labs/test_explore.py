@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -19,9 +20,12 @@ from diffusionlab.explore.speed_quality import nice_ticks
 from diffusionlab.explore.step_schedules import OWN, own_schedule
 from diffusionlab.explore.watched import Watched
 from diffusionlab.explore.work import Run, Stopped
+from diffusionlab.levels import Denoiser, levels_at
 from diffusionlab.noise_model import NoiseModel, count_calls
 from diffusionlab.schedule import NoiseSchedule
+from diffusionlab.schedulers import make_scheduler, solve_with_scheduler
 from solutions.lab5_sampling import (DDIMSampler, DDPMSampler, ForwardProcessImpl, StochasticityController, sample_diversity)
+from solutions.lab6_solvers import create_timesteps, solve_heun
 
 SHORT = NoiseSchedule.linear(100)
 
@@ -56,6 +60,14 @@ class Unwritten:
 
     def add_noise(self, *args):
         raise NotImplementedError
+
+
+def unwritten(denoise, x, num_steps, *, callback):
+    raise NotImplementedError
+
+
+def heun(denoise, x, num_steps, *, callback):
+    return solve_heun(denoise, x, levels_at(SHORT, create_timesteps(SHORT, num_steps)), callback=callback)
 
 
 def dial(*yours, model=None):
@@ -214,6 +226,7 @@ def test_a_watched_model_stops_before_the_next_call():
 @pytest.mark.parametrize("panel, method", [
     (lambda: explore.eta(Unwritten, model=Shrinks(), schedule=SHORT), "Unwritten.create_timestep_schedule"),
     (lambda: explore.paths(Unwritten), "Unwritten.create_timestep_schedule"),
+    (lambda: explore.solvers({"mine": unwritten}), "unwritten"),
     (lambda: explore.schedules(Unwritten, model=Shrinks(), schedule=SHORT), "Unwritten.create_timestep_schedule"),
     (lambda: explore.forward(Unwritten), "Unwritten.add_noise")])
 def test_a_missing_stub_is_named(panel, method):
@@ -278,6 +291,29 @@ def test_paths_end_where_the_sampler_called_directly_ends():
     _, direct = DDIMSampler(ring, SHORT).sample((300, 2), 5, 1.0, True, generator=torch.Generator().manual_seed(1))
     assert levels.tolist() == [99, 74, 50, 25, 0, -1] and np.array_equal(way, direct.numpy())
     assert list(panel.picture.picture.columns) == ["DDIM, η = 0", "DDIM, η = 1", "DDPM"]
+
+
+@pytest.mark.parametrize("theirs, calls", [("DDIMScheduler", 5), ("UniPCMultistepScheduler", 5), ("HeunDiscreteScheduler", 9)])
+def test_solvers_and_a_library_s_schedulers_lead_points_where_they_do_when_called_directly(theirs, calls):
+    ring = GaussianMixture.ring(SHORT)
+    scheduler = make_scheduler(theirs, SHORT, timestep_spacing="leading")
+    walks = {"heun": heun, "theirs": partial(solve_with_scheduler, scheduler, SHORT)}
+    panel = explore.solvers(walks, model=ring, schedule=SHORT)
+    panel.steps.value = 5
+    assert panel.wait(120) and said(panel) == ""
+    x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    for name, walk in walks.items():
+        timesteps, way, _ = panel.memory.get((name, 5, 1))
+        assert np.array_equal(way[-1], walk(Denoiser(ring, SHORT), x, 5, callback=None).float().numpy())
+        assert (timesteps[0], timesteps[-1]) == (99, -1) and (np.diff(timesteps) <= 0).all() and len(way) == len(timesteps)
+    assert panel.numbers["W₁ to truth, heun"].endswith(", 9 calls")
+    assert panel.numbers["W₁ to truth, theirs"].endswith(f", {calls} calls")
+
+
+@pytest.mark.parametrize("count", [0, 4])
+def test_the_panel_of_solvers_holds_one_to_three(count):
+    with pytest.raises(ValueError, match="one to 3"):
+        explore.solvers({str(i): heun for i in range(count)})
 
 
 def test_scrubbing_through_time_shows_no_state_of_the_future_and_needs_no_new_samples():
@@ -388,6 +424,7 @@ def displayed(monkeypatch):
 
 @pytest.mark.parametrize("panel", [lambda: explore.eta(DDIMSampler, model=Shrinks(), schedule=SHORT),
                                    lambda: explore.paths(DDIMSampler), lambda: explore.forward(ForwardProcessImpl),
+                                   lambda: explore.solvers({"heun": heun}, schedule=SHORT),
                                    lambda: explore.schedules(DDIMSampler, model=Shrinks(), schedule=SHORT),
                                    lambda: explore.speed_quality(points())])
 def test_a_panel_leaves_a_still_for_a_page_without_a_kernel(displayed, panel):

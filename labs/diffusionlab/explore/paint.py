@@ -148,12 +148,12 @@ class Drawing:
 
 
 def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> bytes:
-    """All pictures of a panel on one sheet of white paper, two in a row, as PNG; a wide one has a row of its own."""
+    """All pictures of a panel on one sheet of white paper, two in a row, as PNG; a wide or a lone one has a row of its own."""
     margin = 24
     half, images, row = (width - 3 * margin) // 2, [], []
     for picture in pictures:
         w, h = Image.open(BytesIO(picture.png)).size
-        if w > 2.2 * h:
+        if w > 2.2 * h or len(pictures) == 1:
             images += [row] * bool(row) + [[picture.to_image(width - 2 * margin)]]
             row = []
         else:

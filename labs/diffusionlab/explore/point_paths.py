@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Mapping, Sequence
+
 import ipywidgets as widgets
 import numpy as np
 import torch
 from scipy.stats import wasserstein_distance
 
 from ..analytic import GaussianMixture
+from ..levels import Denoiser, timestep_at
 from ..schedule import NoiseSchedule
 from .paint import BLUE, GREEN, VERMILION, Drawing, axes
 from .panel import Panel, Stage, View, slider, whole
@@ -32,50 +35,57 @@ def paths(DDIMSampler, DDPMSampler=None, *, model: GaussianMixture | None = None
     return PointPaths(DDIMSampler, DDPMSampler, model or GaussianMixture.ring(schedule), schedule)
 
 
-class PointPaths(Panel):
-    """The panel of `paths`; its controls are attributes, so that a cell can move them, too."""
+def solvers(walks: Mapping[str, Callable], *, model: GaussianMixture | None = None,
+            schedule: NoiseSchedule | None = None) -> SolverPaths:
+    """A panel of points led by solvers, yours or a library's, from noise to a mixture of Gaussians in the plane.
 
-    def __init__(self, ddim, ddpm, model: GaussianMixture, schedule: NoiseSchedule):
-        self.ddim, self.ddpm, self.model, self.schedule = ddim, ddpm, model, schedule
-        self.steps = slider("steps", 20, 1, 100, 1, "timesteps visited by DDIM")
-        self.eta = slider("η (eta)", 1.0, 0.0, 1.0, 0.1, "of the panel on the right")
+    Args:
+        walks: by name, one to three of `walk(denoise, x, num_steps, *, callback)`, which solve from pure noise to clean data
+            and call back as the solvers of `diffusionlab.levels` do. `solve_with_scheduler` is one, once it has its scheduler
+            and schedule.
+        model: an exact model of points [2]; None for the ring of eight clusters.
+        schedule: the model's; None for the linear one.
+
+    Raises:
+        ValueError: no walk, or more than three.
+    """
+    if not 1 <= len(walks) <= len(_COLORS):
+        raise ValueError(f"the panel shows one to {len(_COLORS)} solvers, not {len(walks)}")
+    schedule = schedule or NoiseSchedule.linear()
+    return SolverPaths(walks, model or GaussianMixture.ring(schedule), schedule)
+
+
+class Paths(Panel):
+    """What the panels of points share; their controls are attributes, so that a cell can move them, too.
+
+    A subclass says in `ways` who leads the points, and calls `super().__init__` with its own controls.
+    """
+
+    def __init__(self, title: str, model: GaussianMixture, schedule: NoiseSchedule, controls: Sequence[widgets.Widget]):
+        self.model, self.schedule = model, schedule
         self.seed = whole("seed", 1, 0, 9999, "another seed, other starting points")
         self.time = slider("time", _FRAMES, 0, _FRAMES, 1, "from noise (left) to data (right)")
         self.play = widgets.Play(max=_FRAMES, interval=300, tooltip="play the way from noise to data")
         widgets.link((self.play, "value"), (self.time, "value"))
         self.play.value = _FRAMES
         self.picture, self._drawings = View(), {}
-        super().__init__("Points on their way", [self.steps, self.eta, self.seed, self.time], [[(self.picture, 3.0)]])
-        self.side.children = (*self.side.children[:4], self.play, *self.side.children[4:])
+        controls = [*controls, self.seed, self.time]
+        super().__init__(title, controls, [[(self.picture, 3.0)]])
+        self.side.children = (*controls, self.play, *self.side.children[len(controls):])
         generator = torch.Generator().manual_seed(0)
         self._data = model.sample_data(2000, generator)
         self._noise = torch.randn(self._data.shape, generator=generator, dtype=torch.float64)
 
+    def ways(self) -> dict[str, tuple[Hashable, Callable[[Run], tuple]]]:
+        """For each who leads: all that it depends on, and what makes (timesteps [n], points [n, B, 2], ...), -1 for the end."""
+        raise NotImplementedError
+
     def stages(self) -> list[Stage]:
-        """The ways of all points for each sampler, then the picture at the chosen time."""
-        steps, value, seed, frame = self.steps.value, self.eta.value, self.seed.value, self.time.value
-        ways = {"DDIM, η = 0": (("ddim", steps, 0.0, seed), lambda run: self._ddim(run, steps, 0.0, seed)),
-                f"DDIM, η = {value:g}": (("ddim", steps, value, seed), lambda run: self._ddim(run, steps, value, seed))}
-        if value == 0:
-            ways = dict(list(ways.items())[:1])
-        if self.ddpm is not None:
-            ways["DDPM"] = ("ddpm", seed), lambda run: self._ddpm(run, seed)
+        """The ways of all points for each who leads them, then the picture at the chosen time."""
+        ways, frame = self.ways(), self.time.value
         keys = {name: key for name, (key, _) in ways.items()}
         return [*(Stage(key, make, lambda result: None, name) for name, (key, make) in ways.items()),
                 Stage(("frame", frame, *keys.values()), lambda run: self._frame(run, keys, frame), self._show, "picture")]
-
-    def _ddim(self, run: Run, steps: int, value: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        sampler = self.ddim(Watched(self.model, run, steps), self.schedule)
-        timesteps = sampler.create_timestep_schedule(steps).tolist()
-        _, way = sampler.sample((_POINTS, 2), timesteps, value, True, generator=torch.Generator().manual_seed(seed))
-        return np.array([*timesteps, -1]), way.float().numpy()
-
-    def _ddpm(self, run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        T = self.schedule.num_timesteps
-        sampler = self.ddpm(Watched(self.model, run, T), self.schedule)
-        _, way = sampler.sample((_POINTS, 2), True, generator=torch.Generator().manual_seed(seed))
-        kept = np.unique(np.linspace(0, T, _KEPT).round().astype(int))
-        return np.arange(T - 1, -2, -1)[kept], way[kept].float().numpy()
 
     def _frame(self, run: Run, keys: dict, frame: int) -> dict:
         run.check()
@@ -86,7 +96,7 @@ class PointPaths(Panel):
         numbers, drawing = {"t": "clean" if tau < 0 else str(tau)}, self._drawing(len(keys))
         drawing.clear()
         for panel, (name, key) in enumerate(keys.items()):
-            levels, way = self.memory.get(key)
+            levels, way = self.memory.get(key)[:2]
             now = int(np.flatnonzero(levels >= tau)[-1])  # the last state that is not ahead of the time shown
             self._draw_paths(drawing, panel, truth, way[:now + 1])
             self._draw_density(drawing, len(keys) + panel, way[now][:, 0], A, _COLORS[panel])
@@ -142,3 +152,71 @@ class PointPaths(Panel):
         self.picture.show(result["picture"])
         self.numbers.clear()
         self.show_numbers(result["numbers"])
+
+
+class PointPaths(Paths):
+    """The panel of `paths`."""
+
+    def __init__(self, ddim, ddpm, model: GaussianMixture, schedule: NoiseSchedule):
+        self.ddim, self.ddpm = ddim, ddpm
+        self.steps = slider("steps", 20, 1, 100, 1, "timesteps visited by DDIM")
+        self.eta = slider("η (eta)", 1.0, 0.0, 1.0, 0.1, "of the panel on the right")
+        super().__init__("Points on their way", model, schedule, [self.steps, self.eta])
+
+    def ways(self) -> dict[str, tuple[Hashable, Callable[[Run], tuple]]]:
+        """DDIM without noise and with, and DDPM."""
+        steps, value, seed = self.steps.value, self.eta.value, self.seed.value
+        ways = {"DDIM, η = 0": (("ddim", steps, 0.0, seed), lambda run: self._ddim(run, steps, 0.0, seed)),
+                f"DDIM, η = {value:g}": (("ddim", steps, value, seed), lambda run: self._ddim(run, steps, value, seed))}
+        if value == 0:
+            ways = dict(list(ways.items())[:1])
+        if self.ddpm is not None:
+            ways["DDPM"] = ("ddpm", seed), lambda run: self._ddpm(run, seed)
+        return ways
+
+    def _ddim(self, run: Run, steps: int, value: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        sampler = self.ddim(Watched(self.model, run, steps), self.schedule)
+        timesteps = sampler.create_timestep_schedule(steps).tolist()
+        _, way = sampler.sample((_POINTS, 2), timesteps, value, True, generator=torch.Generator().manual_seed(seed))
+        return np.array([*timesteps, -1]), way.float().numpy()
+
+    def _ddpm(self, run: Run, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        T = self.schedule.num_timesteps
+        sampler = self.ddpm(Watched(self.model, run, T), self.schedule)
+        _, way = sampler.sample((_POINTS, 2), True, generator=torch.Generator().manual_seed(seed))
+        kept = np.unique(np.linspace(0, T, _KEPT).round().astype(int))
+        return np.arange(T - 1, -2, -1)[kept], way[kept].float().numpy()
+
+
+class SolverPaths(Paths):
+    """The panel of `solvers`."""
+
+    def __init__(self, walks: Mapping[str, Callable], model: GaussianMixture, schedule: NoiseSchedule):
+        self.walks = dict(walks)
+        self.steps = slider("steps", 8, 3, 50, 1, "how many steps each solver takes")
+        super().__init__("Solvers on their way", model, schedule, [self.steps])
+
+    def ways(self) -> dict[str, tuple[Hashable, Callable[[Run], tuple]]]:
+        """Each walk in as many steps."""
+        steps, seed = self.steps.value, self.seed.value
+        return {name: ((name, steps, seed), lambda run, walk=walk: self._walked(run, walk, steps, seed))
+                for name, walk in self.walks.items()}
+
+    def _walked(self, run: Run, walk: Callable, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, int]:
+        watched = Watched(self.model, run, steps)
+        start = torch.randn(_POINTS, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        # A library's scheduler need not begin at T-1.
+        timesteps, way = [self.schedule.num_timesteps - 1], [start]
+
+        def note(i: int, lam: float, x: torch.Tensor, x0: torch.Tensor) -> None:
+            timesteps.append(timestep_at(self.schedule, lam))
+            way.append(x)
+
+        way.append(walk(Denoiser(watched, self.schedule), start, steps, callback=note))
+        return np.array([*timesteps, -1]), torch.stack(way).float().numpy(), len(watched.calls)
+
+    def _frame(self, run: Run, keys: dict, frame: int) -> dict:
+        shown = super()._frame(run, keys, frame)
+        for name, key in keys.items():
+            shown["numbers"][f"W₁ to truth, {name}"] += f", {self.memory.get(key)[2]} calls"
+        return shown
