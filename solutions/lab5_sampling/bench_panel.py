@@ -41,7 +41,10 @@ def until_shown(panel: EtaDial, move: Callable[[], None]) -> float:
     # A glimpse of long work on its way is no answer yet.
     panel.samples.observe(lambda change: "on the way" in change["new"] or shown.set(), "value")
     try:
-        return seconds(lambda: (move(), shown.wait()))
+        taken = seconds(lambda: (move(), shown.wait(60)))
+        if not shown.is_set():
+            raise TimeoutError("nothing new was shown within a minute")
+        return taken
     finally:
         panel.samples.unobserve_all("value")
 
@@ -84,7 +87,7 @@ def main() -> None:
         back.append(until_shown(panel, lambda: setattr(panel.eta, "value", before)))
         panel.memory.forget(lambda key: key[0] == "sweep")
         panel.refresh()  # the sweep is made once more, and not finished when eta moves
-        in_sweep.append(until_shown(panel, lambda: setattr(panel.eta, "value", 0.75 if before < 0.5 else 0.8)))
+        in_sweep.append(until_shown(panel, lambda: setattr(panel.eta, "value", 0.8 if before == 0.75 else 0.75)))
         panel.wait()
         batch.append(seconds(lambda: controller.analyze_eta_effects(shape, list(SWEEP), STEPS)))
         runs.append(seconds(five_runs))

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 @pytest.mark.parametrize("num_steps", [5, 10, 20])
 @pytest.mark.parametrize("name, options, spacing, solver", PAIRS,
-                         ids=lambda value: str(getattr(value, "keywords", value))[:60])
+                         ids=lambda value: getattr(value, "__name__", str(getattr(value, "keywords", value)))[:60])
 @pytest.mark.parametrize("model", ["gaussian", "ring"])
 def test_theirs_and_ours_agree(request, schedule, model, x, name, options, spacing, solver, num_steps):
     denoise = Denoiser(request.getfixturevalue(model), schedule)

@@ -51,6 +51,7 @@ def test_ids_and_messages_are_unique_and_short():
         assert mistake.target in ASKED[mistake.question].targets
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.id)
 def test_a_mistake_loses_points_with_fresh_inputs(mistake):
     # `autograder audit` asks with more seeds than one.
