@@ -197,13 +197,16 @@ def hiding_binds(course: Path) -> tuple[str, ...]:
 
 @cache
 def installed(course: Path) -> tuple[frozenset[str], frozenset[str]]:
-    """The top-level names in site-packages that belong to what the course depends on, and those that do not."""
+    """The top-level names in site-packages that belong to what the course depends on, and those that do not or that
+    pyproject.toml wants absent at grading."""
     found = {_normal(each.metadata["Name"]): each for each in metadata.distributions(path=[sysconfig.get_path("purelib")])}
-    todo, own = [Requirement(each) for each in pyproject(course)["project"]["dependencies"]], set()
+    course_project = pyproject(course)
+    absent = set(map(_normal, course_project.get("tool", {}).get("autograder", {}).get("absent", ())))
+    todo, own = [Requirement(each) for each in course_project["project"]["dependencies"]], set()
     while todo:
         requirement = todo.pop()
         name = _normal(requirement.name)
-        if name in found and (name, *requirement.extras) not in own:
+        if name in found and name not in absent and (name, *requirement.extras) not in own:
             own.add((name, *requirement.extras))
             todo += [each for each in map(Requirement, found[name].requires or []) if each.marker is None
                      or any(each.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras))]
