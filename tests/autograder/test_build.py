@@ -102,6 +102,7 @@ def test_the_notebook_says_which_lab_and_version_it_is(tinylab):
     assert instructor_notebook(tinylab).metadata.diffusionlab == {"lab": "tinylab", "version": tinylab.version}
 
 
+@pytest.mark.slow
 def test_nbgrader_itself_makes_the_same_student_notebook(tinylab, tmp_path):
     from nbgrader.apps import NbGraderAPI
     from traitlets.config import Config
@@ -241,6 +242,7 @@ def test_pictures_are_left_by_the_filled_notebook(tinylab):
 # --- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_builds_and_lists_what_it_wrote(tinylab):
     done = autograder("build", "--root", tinylab.root)
     assert done.returncode == 0, done.stderr

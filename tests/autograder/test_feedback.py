@@ -74,6 +74,7 @@ def test_code_is_set_as_code_after_escaping():
     assert prose("`<b>` and `unclosed") == "<code>&lt;b&gt;</code> and `unclosed"
 
 
+@pytest.mark.slow
 def test_a_persons_points_and_words_are_shown(fake_class):
     fake_class.hand_in("ada")
     run = fake_class.grade()

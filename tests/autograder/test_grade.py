@@ -86,6 +86,7 @@ def test_what_is_no_time(text):
 # --- again, and after an interruption -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_has_a_valid_result_is_not_graded_again(fake_class):
     for name in ("ada", "ben", "cem"):
         fake_class.hand_in(name)
@@ -237,6 +238,7 @@ def refused(monkeypatch, capsys, *arguments) -> str:
     return error
 
 
+@pytest.mark.slow
 def test_refusals_are_one_line(fake_class, monkeypatch, capsys):
     def grade(*options, submitted=fake_class.submitted, out=fake_class.out, lab="tinylab"):
         return refused(monkeypatch, capsys, "grade", lab, "--root", fake_class.lab.root, "--submitted", submitted, "--out", out, *options)

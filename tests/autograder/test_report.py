@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pytest
+
 from autograder.classroom import load_run
 from autograder.gradebook import marks
 from autograder.report import report_page
@@ -39,6 +41,7 @@ def test_every_link_leads_to_a_page(graded):
         assert (graded.out / unquote(link)).is_file()
 
 
+@pytest.mark.slow
 def test_a_class_of_one_and_a_class_of_none(fake_class):
     fake_class.hand_in("ada", points=(0, 0, 0))
     run = fake_class.grade(roster=fake_class.table("roster.csv", "student_id", "ben"))

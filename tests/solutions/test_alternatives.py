@@ -36,6 +36,7 @@ def test_there_are_many_styles():
     assert len({alternative.style for alternative in ALTERNATIVES}) == len(ALTERNATIVES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alternative", ALTERNATIVES, ids=lambda alternative: alternative.style)
 def test_an_alternative_loses_no_point(alternative):
     for question in QUESTIONS:

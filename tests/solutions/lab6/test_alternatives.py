@@ -29,6 +29,7 @@ def test_there_are_many_styles_and_every_function_has_another():
     assert {alternative.target for alternative in ALTERNATIVES} == set(REFERENCE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alternative", ALTERNATIVES, ids=lambda alternative: f"{alternative.target}: {alternative.style}")
 def test_an_alternative_loses_no_point(alternative):
     for question in QUESTIONS:
