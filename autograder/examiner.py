@@ -16,7 +16,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +73,7 @@ class Session:
 
     Attributes:
         failed: by cell id, in a few words, why a cell did not run to its end.
+        killers, suspects: ids of cells that the candidate did not survive, and of those that it did not survive once.
     """
 
     def __init__(self, place, cells: Sequence[Cell], limits: Limits):
@@ -83,6 +84,7 @@ class Session:
         self.channel: Channel | None = None
         self.failed: dict[str, str] = {}
         self.killers: set[str] = set()
+        self.suspects: set[str] = set()
         self.added_seconds = limits.added_seconds
         self.seeds = itertools.count()
 
@@ -101,9 +103,11 @@ class Session:
                 try:
                     self._run(cell)
                 except Lost as lost:
-                    # Without that cell, then.
-                    self.killers.add(cell.id)
-                    self.failed[cell.id] = f"it {LOST[str(lost)]}"
+                    # What ended it may have come from outside; a cell that does it again is left out.
+                    if str(lost) != "crashed" or cell.id in self.suspects:
+                        self.killers.add(cell.id)
+                        self.failed[cell.id] = f"it {LOST[str(lost)]}"
+                    self.suspects.add(cell.id)
                     break
         if self.confined is None:
             raise Lost("timeout")
@@ -377,7 +381,7 @@ class Exam:
         if question.manual:
             return blank
         try:
-            result = self._judge(question, blank, results)
+            result = twice(lambda: self._judge(question, blank, results))
         except Undefined as undefined:
             message = f"{undefined} is not defined when the notebook is run from the top."
             result = replace(blank, verdict="missing", message=message)
@@ -488,8 +492,8 @@ class Exam:
     def _own_answer(self, session: Session, expression, question: Question, rests_on: Sequence[Question],
                     by_needs) -> Observation | None:
         """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate."""
-        made: dict[int, object] = {}
-        try:
+        def answer():
+            made: dict[int, object] = {}
             session.ready()
             with session.at_most(self.limits.question_seconds), ExitStack() as stack:
                 for need in rests_on:
@@ -506,10 +510,28 @@ class Exam:
                 if by_needs:
                     stack.enter_context(patch.object(self.reference[question.targets[0]], question.method, by_needs))
                 return describe(evaluate(expression, self.reference, made))
-        except Lost:  # once is enough
+
+        try:
+            return twice(answer)
+        except Lost:
             return None
         except Exception:  # the student's methods raise, or take what cannot be sent: then there are no such terms
             return {}
+
+
+def twice(ask: Callable):
+    """What `ask()` returns; asked once more where the candidate ended. That may have come from outside, while code that ends
+    everything does it again.
+
+    Raises:
+        Lost: the candidate ended again, or ran over a limit.
+    """
+    try:
+        return ask()
+    except Lost as lost:
+        if str(lost) != "crashed":
+            raise
+        return ask()
 
 
 def value_looks(part: Part) -> list[Look]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 
 import numpy as np
 import pytest
 
-from autograder.examiner import in_words, mask, memory_at_most, questions_in, seed_of
+from autograder.examiner import Session, in_words, mask, memory_at_most, questions_in, seed_of
 from diffusionlab.asking import Look, ask, attempt, call, judge
 
 ALL = {"mean": 3.0, "variance": 4.0, "largest": 2.0, "essay": 0.0}
@@ -144,6 +145,21 @@ def test_a_hang_a_crash_a_burst_costs_that_question_alone(classroom, points, bod
     found = question(result, "variance")
     assert found.verdict == verdict and says in found.message, found
     assert result.status == "partial" and "Variance: it" in result.message
+
+
+@pytest.mark.parametrize("method, number", [("_run", 2), ("look", 2), ("value", 1)])
+def test_a_candidate_that_is_killed_from_outside_costs_nothing(classroom, points, monkeypatch, method, number):
+    handin = classroom.average(mean=f"{MEAN} + 1")  # wrong, so that what rests on it is asked on its own terms
+    usual, plain, calls = classroom.grade(handin), getattr(Session, method), count(1)
+
+    def killed(self, *args):
+        if next(calls) == number:
+            self.confined.process.kill()
+        return plain(self, *args)
+    monkeypatch.setattr(Session, method, killed)
+    result = classroom.grade(handin)
+    assert next(calls) > number
+    assert (points(result), result.status, result.notices) == (points(usual), usual.status, usual.notices)
 
 
 def test_sleeping_is_not_working(classroom, points):
