@@ -12,7 +12,6 @@ from nbgrader.apps.api import NbGraderAPI
 from nbgrader.coursedir import CourseDirectory
 
 from autograder import gradebook
-from autograder.build import build
 from autograder.classroom import load_run
 from autograder.cli import _marks
 from autograder.course import Refusal
