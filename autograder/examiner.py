@@ -16,6 +16,7 @@ import resource
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -42,6 +43,10 @@ WORKED_OUT_HERE = ("operator:", "torch:", "numpy:", "math:")
 
 MODEL_VALUES, MODEL_CALLS = 2**22, 2**17
 """The largest batch that a stand-in passes on, in values, and how often it does."""
+
+TRIES = 3
+"""How often a cell or a question is tried that ends the candidate: what ended it may have come from outside, while code that
+ends everything does it each time."""
 
 LOST = {"timeout": "took too long", "memory": "used too much memory", "processes": "started too many processes",
         "crashed": "ended the whole program"}
@@ -73,7 +78,8 @@ class Session:
 
     Attributes:
         failed: by cell id, in a few words, why a cell did not run to its end.
-        killers, suspects: ids of cells that the candidate did not survive, and of those that it did not survive once.
+        killers: ids of cells that the candidate did not survive.
+        ended: how often it ended in a cell, by the cell's id.
     """
 
     def __init__(self, place, cells: Sequence[Cell], limits: Limits):
@@ -84,7 +90,7 @@ class Session:
         self.channel: Channel | None = None
         self.failed: dict[str, str] = {}
         self.killers: set[str] = set()
-        self.suspects: set[str] = set()
+        self.ended: Counter[str] = Counter()
         self.added_seconds = limits.added_seconds
         self.seeds = itertools.count()
 
@@ -103,11 +109,10 @@ class Session:
                 try:
                     self._run(cell)
                 except Lost as lost:
-                    # What ended it may have come from outside; a cell that does it again is left out.
-                    if str(lost) != "crashed" or cell.id in self.suspects:
+                    self.ended[cell.id] += 1
+                    if str(lost) != "crashed" or self.ended[cell.id] == TRIES:
                         self.killers.add(cell.id)
                         self.failed[cell.id] = f"it {LOST[str(lost)]}"
-                    self.suspects.add(cell.id)
                     break
         if self.confined is None:
             raise Lost("timeout")
@@ -381,7 +386,7 @@ class Exam:
         if question.manual:
             return blank
         try:
-            result = twice(lambda: self._judge(question, blank, results))
+            result = patiently(lambda: self._judge(question, blank, results))
         except Undefined as undefined:
             message = f"{undefined} is not defined when the notebook is run from the top."
             result = replace(blank, verdict="missing", message=message)
@@ -512,26 +517,25 @@ class Exam:
                 return describe(evaluate(expression, self.reference, made))
 
         try:
-            return twice(answer)
+            return patiently(answer)
         except Lost:
             return None
         except Exception:  # the student's methods raise, or take what cannot be sent: then there are no such terms
             return {}
 
 
-def twice(ask: Callable):
-    """What `ask()` returns; asked once more where the candidate ended. That may have come from outside, while code that ends
-    everything does it again.
+def patiently(ask: Callable):
+    """What `ask()` returns; asked again where the candidate ended, up to TRIES times in all.
 
     Raises:
-        Lost: the candidate ended again, or ran over a limit.
+        Lost: the candidate ended each time, or ran over a limit.
     """
-    try:
-        return ask()
-    except Lost as lost:
-        if str(lost) != "crashed":
-            raise
-        return ask()
+    for left in reversed(range(TRIES)):
+        try:
+            return ask()
+        except Lost as lost:
+            if str(lost) != "crashed" or not left:
+                raise
 
 
 def value_looks(part: Part) -> list[Look]:
