@@ -305,3 +305,28 @@ def test_unwritten_classes_are_named_and_a_raising_one_is_quoted(lab):
     assert words[4].startswith("Your code raised ValueError in create_timestep_schedule, line 3 of its cell: my own trouble")
     assert any("still to be written" in text for text in lab.outputs())  # the chart of measurements, by the lesson's own frame
     assert not lab.browser.find_elements(By.CSS_SELECTOR, ".jp-RenderedText[data-mime-type*='error']")
+
+
+def test_solvers_lead_points_and_a_draft_that_is_not_one_is_told(lab):
+    notebook = only_panels(instructor_notebook(Lab(ROOT, "lab6_solvers")))
+    notebook.cells.append(nbformat.v4.new_code_cell("explore.solvers({'draft': lambda denoise, x, num_steps, *, callback: 1 / 0})"))
+    lab.open(notebook, "solvers")
+    lab.run_all()
+    page = Page(lab, "Solvers on their way")
+    before = page.hashes()
+    page.press("steps", Keys.HOME, *[Keys.ARROW_RIGHT] * 2)
+    page.done()
+    assert page.value("steps") == 5 and page.hashes() != before
+    lab.ask("exec('from scipy.stats import wasserstein_distance; from diffusionlab.levels import Denoiser')")
+    solved = ("solve_unipc(Denoiser(ring, schedule), torch.randn(300, 2, dtype=torch.float64, generator=seeded(1)), "
+              'levels_at(schedule, create_timesteps(schedule, 5, "log-snr")))')
+    distance = f"wasserstein_distance({solved}[:, 0].float().numpy(), ring.sample_data(2000, seeded(0))[:, 0].numpy())"
+    assert page.number("W₁ to truth, UniPC") == lab.ask(f"f'{{{distance}:.3f}}, 5 calls'").strip("'")
+    assert page.number("W₁ to truth, diffusers' UniPC").endswith(", 5 calls")
+    last = page.hashes()
+    page.drag("time", -60)
+    lab.until(lambda: page.number("t") != "clean" and page.hashes() != last)
+    page.press("time", Keys.END)
+    lab.until(lambda: page.hashes() == last, 60)
+    words = lab.panels()[-1].find_element(By.CSS_SELECTOR, ".dl-message").text
+    assert words.startswith("Your code raised ZeroDivisionError")

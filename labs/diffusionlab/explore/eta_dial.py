@@ -93,11 +93,12 @@ class EtaDial(Panel):
         else:
             x = sampler.sample(shape, timesteps, value, generator=generator)
         seconds = time.perf_counter() - began
+        result = self._result(run, sampler, watched, x, seconds, f"η = {value:g}, {count} steps")
         direction, sigma = step_parts(self.ddim, self.schedule, timesteps, value, run)
         if name == HANDOUT:
             direction, _ = step_parts(self.ddim, self.schedule, timesteps, 0.0, run)
         picture, excess = mixture_chart(self.schedule, timesteps, direction, sigma, run)
-        return self._result(sampler, watched, x, seconds, f"η = {value:g}, {count} steps") | {"curves": picture} | excess
+        return result | {"curves": picture} | excess
 
     def _make_ddpm(self, run, model, seed) -> dict:
         watched = Watched(model, run, self.schedule.num_timesteps,
@@ -105,11 +106,12 @@ class EtaDial(Panel):
         generator, began = torch.Generator().manual_seed(seed), time.perf_counter()
         x = self.ddpm(watched, self.schedule).sample((_GRID, *model.sample_shape), generator=generator)
         seconds = time.perf_counter() - began
-        return self._result(self.ddim(model, self.schedule), watched, x, seconds, "DDPM")
+        return self._result(run, self.ddim(model, self.schedule), watched, x, seconds, "DDPM")
 
-    def _result(self, sampler, watched: Watched, x: Tensor, seconds: float, name: str) -> dict:
+    def _result(self, run: Run, sampler, watched: Watched, x: Tensor, seconds: float, name: str) -> dict:
         """The pictures and numbers that every way of sampling has."""
-        calls = watched.calls
+        calls, samples = watched.calls, square(x, name)
+        self.glimpse(run, self.samples, samples)  # they are waited for; the rest takes as long again to draw
         shown = [calls[i] for i in np.unique(np.linspace(0, len(calls) - 1, _STAGES).round().astype(int))]
         guesses = [sampler.predict_x0_from_eps(x_t, eps, t)[0] for t, x_t, eps in shown]
         strip = sheet([[x_t[0] for _, x_t, _ in shown], guesses], rows=["x at t", "x₀ guessed"],
@@ -119,7 +121,7 @@ class EtaDial(Panel):
             diversity = "" if self.diversity is None else f"{float(self.diversity(x)):.4f}"
         except NotImplementedError as error:
             diversity = f"to be written: {missing_method(error)}"
-        return {"samples": square(x, name), "strip": strip, "diversity": diversity, "calls": len(calls), "seconds": seconds}
+        return {"samples": samples, "strip": strip, "diversity": diversity, "calls": len(calls), "seconds": seconds}
 
     def _show_samples(self, result: dict) -> None:
         self.samples.show(result["samples"])
