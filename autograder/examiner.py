@@ -44,9 +44,9 @@ WORKED_OUT_HERE = ("operator:", "torch:", "numpy:", "math:")
 MODEL_VALUES, MODEL_CALLS = 2**22, 2**17
 """The largest batch that a stand-in passes on, in values, and how often it does."""
 
-TRIES = 3
-"""How often a cell or a question is tried that ends the candidate: what ended it may have come from outside, while code that
-ends everything does it each time."""
+TRIES, SPARE = 3, 6
+"""How often a cell or a question is tried that ends the candidate, and how many such tries a hand-in has to spare in all: what
+ended it may have come from outside, while code that ends everything does it each time."""
 
 LOST = {"timeout": "took too long", "memory": "used too much memory", "processes": "started too many processes",
         "crashed": "ended the whole program"}
@@ -79,7 +79,7 @@ class Session:
     Attributes:
         failed: by cell id, in a few words, why a cell did not run to its end.
         killers: ids of cells that the candidate did not survive.
-        ended: how often it ended in a cell, by the cell's id.
+        forgiven: how often it ended at a place and was tried again, by the id of the cell or question.
     """
 
     def __init__(self, place, cells: Sequence[Cell], limits: Limits):
@@ -90,7 +90,7 @@ class Session:
         self.channel: Channel | None = None
         self.failed: dict[str, str] = {}
         self.killers: set[str] = set()
-        self.ended: Counter[str] = Counter()
+        self.forgiven: Counter[str] = Counter()
         self.added_seconds = limits.added_seconds
         self.seeds = itertools.count()
 
@@ -109,8 +109,7 @@ class Session:
                 try:
                     self._run(cell)
                 except Lost as lost:
-                    self.ended[cell.id] += 1
-                    if str(lost) != "crashed" or self.ended[cell.id] == TRIES:
+                    if str(lost) != "crashed" or not self.forgives(cell.id):
                         self.killers.add(cell.id)
                         self.failed[cell.id] = f"it {LOST[str(lost)]}"
                     break
@@ -120,8 +119,28 @@ class Session:
     def another(self) -> Session:
         """A session for a candidate of its own, which knows nothing of what this one was asked."""
         other = Session(self.place, self.cells, self.limits)
-        other.deadline, other.killers = self.deadline, self.killers
+        other.deadline, other.killers, other.forgiven = self.deadline, self.killers, self.forgiven
         return other
+
+    def forgives(self, place: str) -> bool:
+        """Whether to try again where the candidate ended at a place, a cell's or a question's id."""
+        if self.forgiven[place] >= TRIES - 1 or self.forgiven.total() >= SPARE:
+            return False
+        self.forgiven[place] += 1
+        return True
+
+    def patiently(self, place: str, ask: Callable):
+        """What `ask()` returns; asked again where the candidate ended, if that is forgiven.
+
+        Raises:
+            Lost: the candidate ended too often, or ran over a limit.
+        """
+        while True:
+            try:
+                return ask()
+            except Lost as lost:
+                if str(lost) != "crashed" or not self.forgives(place):
+                    raise
 
     def close(self) -> None:
         """End the candidate."""
@@ -386,7 +405,7 @@ class Exam:
         if question.manual:
             return blank
         try:
-            result = patiently(lambda: self._judge(question, blank, results))
+            result = self.session.patiently(question.id, lambda: self._judge(question, blank, results))
         except Undefined as undefined:
             message = f"{undefined} is not defined when the notebook is run from the top."
             result = replace(blank, verdict="missing", message=message)
@@ -517,25 +536,11 @@ class Exam:
                 return describe(evaluate(expression, self.reference, made))
 
         try:
-            return patiently(answer)
+            return session.patiently(question.id, answer)
         except Lost:
             return None
         except Exception:  # the student's methods raise, or take what cannot be sent: then there are no such terms
             return {}
-
-
-def patiently(ask: Callable):
-    """What `ask()` returns; asked again where the candidate ended, up to TRIES times in all.
-
-    Raises:
-        Lost: the candidate ended each time, or ran over a limit.
-    """
-    for left in reversed(range(TRIES)):
-        try:
-            return ask()
-        except Lost as lost:
-            if str(lost) != "crashed" or not left:
-                raise
 
 
 def value_looks(part: Part) -> list[Look]:

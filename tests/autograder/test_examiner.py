@@ -164,6 +164,17 @@ def test_a_candidate_that_is_killed_from_outside_costs_nothing(classroom, points
     assert (points(result), result.status, result.notices) == (points(usual), usual.status, usual.notices)
 
 
+def test_a_hand_in_that_ends_everything_is_not_tried_again_for_ever(classroom, points, monkeypatch):
+    starts, plain = count(), Session._start
+    monkeypatch.setattr("autograder.examiner.SPARE", 2)
+    monkeypatch.setattr(Session, "_start", lambda self: (next(starts), plain(self)))
+    end = "__import__('os')._exit(0)"
+    result = classroom.grade(classroom.average(mean=end, variance=end))
+    assert [question(result, each).verdict for each in ("mean", "variance")] == ["crashed"] * 2
+    assert points(result)["largest"] == 2
+    assert next(starts) == 3 + 1 + 1  # the first question three times, each of the others once
+
+
 def test_sleeping_is_not_working(classroom, points):
     result = classroom.grade(classroom.average(mean="__import__('time').sleep(100)", variance="0"), question_seconds=0.3)
     assert question(result, "mean").verdict == "timeout" and points(result)["largest"] == 2
