@@ -13,13 +13,12 @@ def run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     g = torch.Generator().manual_seed(0)
     images, labels = torch.rand(40, 1, 8, 8, generator=g) * 2 - 1, torch.arange(40) % 10
-    monkeypatch.setattr(training, "LOADERS", {"toy": lambda split: (images, labels)})
+    monkeypatch.setattr(training, "LOADERS", {"toy": lambda split, folder: (images, labels)})
     monkeypatch.setattr(training, "save_checkpoint", lambda model, card, dtype: (model, card))
 
     def run(what, steps, **options):
         defaults = dict(what=what, data="toy", steps=steps, minutes=0, batch=4, lr=1e-3, ema=0.9, drop_label=0.1,
-                        widths=[32, 32], blocks=1,
-                        half=False, seed=0, device="cpu", compile=False)
+                        widths=[32, 32], blocks=1, dropout=0.0, flip=False, images=None, half=False, seed=0, device="cpu", compile=False)
         return training.train(argparse.Namespace(**(defaults | options)))
     return run
 
@@ -84,3 +83,23 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
     assert rates[0] == 0 and max(rates) == pytest.approx(2.0, rel=0.01) and rates.index(max(rates)) == 20
     assert rates[-1] == pytest.approx(0, abs=1e-12)
     assert all(a > b for a, b in zip(rates[20:], rates[21:]))
+
+
+def test_about_half_of_the_images_are_mirrored_and_none_is_otherwise_changed():
+    x = torch.arange(200 * 6.0).reshape(200, 1, 2, 3)
+    seen = training.half_mirrored(x)
+    mirrored = (seen == x.flip(3)).all(dim=(1, 2, 3))
+    assert bool((mirrored | (seen == x).all(dim=(1, 2, 3))).all()) and 60 < int(mirrored.sum()) < 140
+
+
+def test_digits_are_not_mirrored_and_every_recipe_is_whole():
+    assert not training.RECIPES["mnist"]["flip"]
+    assert set(training.RECIPES) == set(training.LOADERS)
+    assert len({frozenset(recipe) for recipe in training.RECIPES.values()}) == 1
+
+
+def test_images_that_are_not_there_are_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("sys.argv", ["train", "unet", "--data", "cifar10", "--images", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        training.main()
+    assert "torchvision" in capsys.readouterr().err.splitlines()[-1]
