@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -50,3 +51,13 @@ def judge(x: Tensor) -> dict:
     return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n)), 4),
             "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
             "frechet_floor_real_to_real": [round(each, 2) for each in floor]}
+
+
+def machine_in_words(device: str) -> str:
+    """What kind of machine figures are from."""
+    return torch.cuda.get_device_name() if device.startswith("cuda") else f"a CPU with {os.cpu_count()} cores"
+
+
+def markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table's lines."""
+    return [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from datetime import date
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +19,7 @@ from diffusionlab import plots
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import judge, samples
+from solutions.evaluation import judge, machine_in_words, markdown_table, samples
 
 from .ddim import DDIMSampler
 
@@ -79,10 +78,6 @@ def trends(found: dict[Cell, dict]) -> tuple[int, list[str], int]:
     return same, opposite, silent
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *(f"| {' | '.join(row)} |" for row in rows)]
-
-
 def entry(found: dict[Cell, dict], cell: Cell) -> str:
     """A cell of the table: distance and spread, and how often the digit asked for is seen."""
     if cell not in found:
@@ -105,15 +100,15 @@ def page(found: dict[Cell, dict], machine: str, picture: Path) -> str:
         f"n = {found[CELLS[0]]['n']}" + (f", at 1000 steps {found[LONG[0]]['n']}" if LONG[0] in found else "") + ". "
         f"Real digits against real digits, the noise floor: {floors}. Distances of different n do not compare.", "",
         "## eta, uniform steps", "",
-        *table(["eta", *map(str, steps)], [[f"{eta:g}", *(entry(found, Cell("uniform", n, eta)) for n in steps)] for eta in ETAS]), "",
+        *markdown_table(["eta", *map(str, steps)], [[f"{eta:g}", *(entry(found, Cell("uniform", n, eta)) for n in steps)] for eta in ETAS]), "",
         f"![Fréchet distance by steps for each eta](images/{picture.name})", "",
         "## Schedules, eta = 0", "",
-        *table(["schedule", *map(str, STEPS)], [[each, *(entry(found, Cell(each, n, 0.0)) for n in STEPS)] for each in SCHEDULES]), "",
+        *markdown_table(["schedule", *map(str, STEPS)], [[each, *(entry(found, Cell(each, n, 0.0)) for n in STEPS)] for each in SCHEDULES]), "",
         "## Beside the published table", "",
         "Song et al. 2021, table 1: FID on CIFAR-10, 50,000 samples. Other data, another feature network, another spacing: only the order of "
         "the cells can be compared.", ""]
     published_steps = sorted({steps for steps, _ in PUBLISHED})
-    lines += table(["eta", *map(str, published_steps)], [[f"{eta:g}", *(f"{PUBLISHED[n, eta]:g}" for n in published_steps)] for eta in ETAS])
+    lines += markdown_table(["eta", *map(str, published_steps)], [[f"{eta:g}", *(f"{PUBLISHED[n, eta]:g}" for n in published_steps)] for eta in ETAS])
     same, opposite, silent = trends(found)
     lines += ["", f"Of the pairs of cells that differ in steps alone or in eta alone, {same} are in the published order, {len(opposite)} in the "
               f"opposite one, and {silent} too near to each other to tell."]
@@ -146,10 +141,9 @@ def main() -> None:
     for number, (cell, n) in enumerate(sizes.items(), 1):
         found[cell] = measure(cell, model, schedule, n, args.seed)
         print(f"{number}/{len(sizes)} {cell.name}: {found[cell]}", flush=True)
-    machine = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"a CPU with {os.cpu_count()} cores"
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "figures.json").write_text(json.dumps([cell._asdict() | each for cell, each in found.items()], indent=1) + "\n")
-    (args.out / "figures.md").write_text(page(found, machine, args.out / "images" / "figures.png"), encoding="utf-8")
+    (args.out / "figures.md").write_text(page(found, machine_in_words(args.device), args.out / "images" / "figures.png"), encoding="utf-8")
     print(args.out / "figures.md")
 
 

@@ -1,14 +1,16 @@
 """Measure quality against network calls for every solver, on the network that the course ships.
 
 `python -m solutions.lab6_solvers.evaluate` makes the samples of every cell (a solver, a spacing, a number of calls), judges
-them, and prints a table with its verdict: does a solver of order 2 with 10 calls come as near to real digits as DDIM with
-50? Samples are kept in runs/ as they are made, apart for each network: started again, it goes on from there.
+them, and writes docs/solvers.md with its verdict: does a solver of order 2 with 10 calls come as near to real digits as DDIM
+with 50? Samples are kept in runs/ as they are made, apart for each network: started again, it goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,12 +19,12 @@ from rich.table import Table
 from torch import Tensor
 
 from diffusionlab import datasets, metrics
-from diffusionlab.levels import Denoiser, levels_at
+from diffusionlab.levels import Denoiser, levels_at, log_snr, timesteps_near
 from diffusionlab.noise_model import NoiseModel
-from diffusionlab.pretrained import default_device, load_pretrained
+from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.runtime import standard_normal
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import judge, samples, seeded
+from solutions.evaluation import judge, machine_in_words, markdown_table, samples, seeded
 
 from .dpm import solve_dpmpp_2m
 from .euler import solve_ddim
@@ -36,11 +38,16 @@ RESAMPLINGS = 50
 
 
 class Cell(NamedTuple):
-    """What is measured: a solver, a spacing, and how many steps."""
+    """What is measured: a solver, a spacing, how many steps, and the timestep of the last call.
+
+    A last call above 0 goes with "log-snr" alone: nearer to clean data there is little left for the network to say, and of ten
+    calls the usual spacing spends three or four there.
+    """
 
     solver: str
     spacing: str
     steps: int
+    last: int = 0
 
     @property
     def nfe(self) -> int:
@@ -49,13 +56,22 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.solver}-{self.spacing}-{self.steps}"
+        return f"{self.solver}-{self.spacing}-{self.steps}" + (f"-to-{self.last}" if self.last else "")
+
+    def levels(self, schedule: NoiseSchedule) -> Tensor:
+        """The log-SNRs to visit, clean data last."""
+        if not self.last:
+            return levels_at(schedule, create_timesteps(schedule, self.steps, self.spacing))
+        ends = log_snr(schedule, schedule.num_timesteps - 1), log_snr(schedule, self.last)
+        return levels_at(schedule, timesteps_near(schedule, torch.linspace(*ends, self.steps, dtype=torch.float64)))
 
 
 BASELINE = Cell("ddim", "uniform", 50)
 CONTENDERS = [Cell(solver, spacing, 10) for solver in ("dpmpp-2m", "unipc-2")
               for spacing in ("log-snr", "quadratic", "karras", "uniform")]
-OTHERS = [Cell("unipc-3", "log-snr", 10), *(Cell("ddim", spacing, 10) for spacing in ("uniform", "log-snr")),
+CONTENDERS += [Cell(solver, "log-snr", 10, last) for solver in ("dpmpp-2m", "unipc-2") for last in (20, 40)]
+OTHERS = [Cell("unipc-3", "log-snr", 10), *(Cell("ddim", "log-snr", steps, 40) for steps in (10, 50)),
+          *(Cell("ddim", spacing, 10) for spacing in ("uniform", "log-snr")),
           *(Cell("heun", spacing, 5) for spacing in ("uniform", "log-snr")),
           *(Cell(solver, spacing, steps) for steps in (5, 20) for solver in ("ddim", "dpmpp-2m", "unipc-2")
             for spacing in ("uniform", "log-snr"))]
@@ -63,7 +79,7 @@ OTHERS = [Cell("unipc-3", "log-snr", 10), *(Cell("ddim", spacing, 10) for spacin
 
 def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed: int) -> Tensor:
     """Make a cell's samples, or take those that are there."""
-    levels = levels_at(schedule, create_timesteps(schedule, cell.steps, cell.spacing))
+    levels = cell.levels(schedule)
 
     def make(labels, generator):
         x_T = standard_normal((len(labels), *model.sample_shape), device=model.device, generator=generator)
@@ -85,14 +101,47 @@ def gap(x: Tensor, baseline: Tensor) -> tuple[float, float]:
     return difference(torch.arange(len(x))), float(torch.tensor(drawn).std())
 
 
-def verdict(found: dict[Cell, dict], gaps: dict[Cell, tuple[float, float]]) -> str:
-    """The comparison that the lab is about, in one sentence."""
-    best = min(CONTENDERS, key=lambda cell: found[cell]["frechet_to_real"][0])
-    beyond, spread = gaps[best]
-    says = "better than" if beyond < -2 * spread else "worse than" if beyond > 2 * spread else "not to be told from"
-    floor, n = found[BASELINE]["frechet_floor_real_to_real"][0], found[BASELINE]["n"]
-    return (f"{best.name} ({best.nfe} calls) is {says} {BASELINE.name} ({BASELINE.nfe} calls): "
-            f"{beyond:+.2f} +- {spread:.2f}; floor {floor:.2f}, n = {n}")
+def verdict(best: Cell, found: dict, beyond: float, spread: float) -> str:
+    """The comparison that the lab is about, in one sentence.
+
+    Args:
+        best: the cell chosen among the contenders, by samples other than these.
+        found: what `judge` says of the baseline's samples.
+        beyond, spread: the `gap` of the chosen cell.
+    """
+    says = "nearer than" if beyond < -2 * spread else "farther than" if beyond > 2 * spread else "not to be told from"
+    return (f"{best.name} ({best.nfe} calls) is {says} {BASELINE.name} ({BASELINE.nfe} calls): {beyond:+.2f} ± {spread:.2f}, "
+            f"where real digits are {found['frechet_floor_real_to_real'][0]:.2f} from real digits; n = {found['n']}")
+
+
+HEADS = ("solver", "steps by", "calls", "Fréchet distance", "beyond DDIM-50", "judged as asked")
+
+
+def rows(found: dict[Cell, dict], gaps: dict[Cell, tuple[float, float]]) -> list[list[str]]:
+    """The table's rows, few calls first; the noise floor last."""
+    made = []
+    for cell in sorted(found, key=lambda cell: (cell.nfe, found[cell]["frechet_to_real"][0])):
+        distance, spread = found[cell]["frechet_to_real"]
+        made.append([cell.solver, cell.spacing + (f", last call at t = {cell.last}" if cell.last else ""), str(cell.nfe),
+                     f"{distance:.2f} ± {spread:.2f}", "" if cell == BASELINE else "{:+.2f} ± {:.2f}".format(*gaps[cell]),
+                     f"{found[cell]['judged_as_asked']:.1%}"])
+    floor, spread = found[BASELINE]["frechet_floor_real_to_real"]
+    return [*made, ["real digits", "", "", f"{floor:.2f} ± {spread:.2f}", "", ""]]
+
+
+def page(table: list[list[str]], said: str, machine: str, n: int, seed: int) -> str:
+    """The results as a page."""
+    lines = [
+        "# Solvers, spacings and network calls", "",
+        f"Measured on {date.today().isoformat()}, {machine}, torch {torch.__version__}, by `python -m solutions.lab6_solvers.evaluate`: "
+        f"the UNet for MNIST (`{read_card('mnist-unet')['sha256'][:12]}`), balanced labels, no guidance, n = {n}, seed {seed}; all cells share "
+        "starting noise and labels. Fréchet distance to as many real digits, by the course's own feature network, with its standard deviation "
+        "over random choices of these; beyond DDIM-50: the difference of the distances, with its standard deviation over resampled pairs.", "",
+        *markdown_table(HEADS, table), "",
+        f"**Chosen by this table, and measured again with the fresh samples of seed {seed + 1}:** {said}.", "",
+        "A row's *last call* says where the network is asked for the last time; from there one step leads to clean data. Where none is named it "
+        "is t = 0.", ""]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -103,6 +152,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the starting noise, which all cells share")
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     parser.add_argument("--quick", action="store_true", help="only what the verdict needs")
+    parser.add_argument("--out", type=Path, default=Path("docs/solvers.md"), help="the page to write")
     args = parser.parse_args()
     if args.samples < 10:
         parser.error("--samples must be at least 10")
@@ -117,17 +167,19 @@ def main() -> None:
         x = sampled(cell, model, schedule, args.samples, args.seed)
         found[cell], gaps[cell] = judge(x), gap(x, baseline)
         print(f"{cell.name}: {found[cell]}, beyond the baseline: {gaps[cell][0]:+.2f} +- {gaps[cell][1]:.2f}", flush=True)
-    table = Table(title=f"Frechet distance to real digits, n = {args.samples}", caption=verdict(found, gaps))
-    for head in ("solver", "spacing", "calls", "Frechet distance", f"beyond {BASELINE.name}", "judged as asked"):
-        table.add_column(head, justify="left" if head in ("solver", "spacing") else "right")
-    for cell in sorted(found, key=lambda cell: (cell.nfe, found[cell]["frechet_to_real"][0])):
-        distance, spread = found[cell]["frechet_to_real"]
-        beyond = "" if cell == BASELINE else f"{gaps[cell][0]:+.2f} +- {gaps[cell][1]:.2f}"
-        table.add_row(cell.solver, cell.spacing, str(cell.nfe), f"{distance:.2f} +- {spread:.2f}", beyond,
-                      f"{found[cell]['judged_as_asked']:.1%}")
-    floor, spread = found[BASELINE]["frechet_floor_real_to_real"]
-    table.add_row("real against real", "", "", f"{floor:.2f} +- {spread:.2f}", "", "")
+    # The best of many looks better than it is: it has to show itself on samples that it was not chosen by.
+    best = min(CONTENDERS, key=lambda cell: found[cell]["frechet_to_real"][0])
+    baseline, x = (sampled(cell, model, schedule, args.samples, args.seed + 1) for cell in (BASELINE, best))
+    said, made = verdict(best, judge(baseline), *gap(x, baseline)), rows(found, gaps)
+    table = Table(title=f"Fréchet distance to real digits, n = {args.samples}", caption=said)
+    for i, head in enumerate(HEADS):
+        table.add_column(head, justify="right" if i > 1 else "left")
+    for row in made:
+        table.add_row(*row)
     Console().print(table)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(page(made, said, machine_in_words(args.device), args.samples, args.seed), encoding="utf-8")
+    print(args.out)
 
 
 if __name__ == "__main__":
