@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .guards import check_count, check_finite, check_images, check_same_shape, check_shape
@@ -169,6 +170,54 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
         return x.clone()
 
     return replay
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What `compile_if_faster` measured: seconds a call before and after (infinite where it cannot be compiled), seconds that
+    compiling took, and whether the compiled form was kept."""
+
+    before: float
+    after: float
+    compiling: float
+    kept: bool
+
+
+def compile_if_faster(model: nn.Module, batch: int, calls: int = 20) -> Compiled:
+    """Compile a network in place (torch.compile) where that makes its calls faster on this machine, for every sampler.
+
+    Args:
+        model: as `load_pretrained` gives it; its conditioned forms run the compiled network, too.
+        batch: images a call, as it will be used; another batch is compiled anew, which takes its time again.
+        calls: how many calls to measure of each form; the shortest counts.
+
+    Returns:
+        A Compiled. Compiling needs a C++ compiler on a CPU; where there is none, the network stays as it was.
+    """
+    check_count(batch, "batch")
+    check_count(calls, "calls")
+    x, t = torch.randn(batch, *model.sample_shape, device=model.device), torch.zeros(batch, dtype=torch.long, device=model.device)
+
+    @torch.no_grad()
+    def seconds() -> float:
+        synchronize()
+        start = time.perf_counter()
+        model(x, t)
+        synchronize()
+        return time.perf_counter() - start
+
+    seconds()
+    before = min(seconds() for _ in range(calls))
+    model.forward = torch.compile(model.forward)
+    try:
+        compiling = seconds()
+        after = min(seconds() for _ in range(calls))
+    except Exception as error:  # no compiler, or a network that it does not understand
+        warnings.warn(f"the network cannot be compiled and stays as it is: {str(error).splitlines()[0]}", stacklevel=2)
+        compiling, after = 0.0, math.inf
+    if after >= before:
+        del model.forward  # the class's own is behind it
+    return Compiled(before, after, compiling, after < before)
 
 
 @dataclass(frozen=True)

@@ -1166,7 +1166,10 @@ check("bad-input", ForwardProcessImpl, DDPMSampler, DDIMSampler, StochasticityCo
 # - `health_check` takes a quick look before a sampler goes into service;
 # - `steps_for_budget` says how many steps fit into a time limit on the machine at hand;
 # - `with_memory_backoff` halves the batch when memory runs out, rather than fail;
-# - `in_mixed_precision` runs the network in half precision, and keeps your coefficients out of it.
+# - `in_mixed_precision` runs the network in half precision, and keeps your coefficients out of it;
+# - `compile_if_faster` compiles the network where that pays, and tells what compiling took: before how many images is that
+#   earned back? (Not run here; it takes a minute.)
+# - `captured` records a whole sampling loop on a GPU and replays it without Python.
 
 # %% tags=["demonstration"]
 @plots.when_written

@@ -166,6 +166,38 @@ def test_a_sampler_that_looks_at_its_values_is_not_captured_but_runs():
     assert torch.equal(sample(torch.ones(4, 2, device="cuda")), 2 * torch.ones(4, 2, device="cuda"))
 
 
+@pytest.mark.parametrize("seconds, kept", [(0.1, True), (0.3, False)])
+def test_a_network_is_compiled_where_that_is_faster_and_left_alone_where_not(clock, monkeypatch, seconds, kept):
+    model, compiled_calls = Shrink(), []
+
+    def compiled(forward):
+        def call(x, t):
+            clock[0] += seconds if compiled_calls else 5.0  # the first call compiles
+            compiled_calls.append(len(x))
+            return forward(x, t)
+        return call
+    plain = Shrink.forward
+    monkeypatch.setattr(Shrink, "forward", lambda self, x, t: (clock.__setitem__(0, clock[0] + (0 if compiled_calls else 0.2)),
+                                                               plain(self, x, t))[1])
+    monkeypatch.setattr(torch, "compile", compiled)
+    found = runtime.compile_if_faster(model, 3, calls=4)
+    assert (found.before, found.after, found.kept) == (pytest.approx(0.2), pytest.approx(seconds), kept)
+    assert found.compiling == pytest.approx(5.0) and compiled_calls == [3] * 5
+    model(torch.ones(2, 2), torch.zeros(2, dtype=torch.long))
+    assert (compiled_calls[-1] == 2) is kept
+
+
+def test_a_network_that_cannot_be_compiled_stays_as_it_is(monkeypatch):
+    def compiled(forward):
+        raise_ = RuntimeError("no C++ compiler\nis here")
+        return lambda x, t: (_ for _ in ()).throw(raise_)
+    monkeypatch.setattr(torch, "compile", compiled)
+    model = Shrink()
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler$"):
+        assert not runtime.compile_if_faster(model, 2, calls=1).kept
+    assert model(torch.ones(2, 2), torch.zeros(2, dtype=torch.long)).shape == (2, 2)
+
+
 def healthy(shape):
     model = Shrink()
     for t in range(3):
