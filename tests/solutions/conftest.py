@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from autograder.course import ROOT, Lab, lab_names
 from diffusionlab.analytic import GaussianModel
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.schedule import NoiseSchedule
@@ -79,3 +80,25 @@ def refuses():
         assert 20 < len(message) < 200 and "\n" not in message, message
         return message
     return refuses
+
+
+LABS = [Lab(ROOT, name) for name in lab_names(ROOT)]
+
+
+def pytest_generate_tests(metafunc):
+    """A test that takes `lab` is run for every lab of the course; with `question`, `mistake` or `alternative` for each of the lab's."""
+    def given(name, items, label):
+        if name in metafunc.fixturenames:
+            cases = [pytest.param(lab, item, id=f"{lab.name}: {label(item)}") for lab in LABS for item in items(lab)]
+            metafunc.parametrize(("lab", name), cases)
+            return True
+    if "lab" in metafunc.fixturenames and not (
+            given("question", judged, lambda each: each.id)
+            or given("mistake", lambda lab: lab.module("mistakes").MISTAKES, lambda each: each.id)
+            or given("alternative", lambda lab: lab.module("alternatives").ALTERNATIVES, lambda each: f"{each.target}: {each.style}")):
+        metafunc.parametrize("lab", LABS, ids=lambda lab: lab.name)
+
+
+def judged(lab: Lab) -> list:
+    """The questions that are not left to a person."""
+    return [question for question in lab.module("exam").QUESTIONS if not question.manual]

@@ -1,18 +1,17 @@
-"""No right solution in another style loses a point: not in the self-check, not with fresh inputs."""
+"""No right solution loses a point for its style, in the self-check's inputs or in fresh ones."""
 
 from __future__ import annotations
 
-import functools
-
-import numpy as np
 import pytest
 import torch
 
+from autograder.audit import fresh_question
 from diffusionlab import plots
-from diffusionlab.sheet import SheetQuestion, judge_question, look_at_all
-from solutions.lab5_sampling.alternatives import ALTERNATIVES, REFERENCE
-from solutions.lab5_sampling.exam import QUESTIONS
-from solutions.questions import SHEET_SEED, with_right_answers
+from diffusionlab.sheet import judge_question, look_at_all
+from solutions.questions import SHEET_SEED
+
+LEAST = {"lab5_sampling": 40, "lab6_solvers": 15}
+"""How many alternatives a lab must know."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,24 +23,18 @@ def no_pictures():
         yield
 
 
-@functools.cache
-def asked(id: str, seed: int) -> SheetQuestion:
-    question = next(question for question in QUESTIONS if question.id == id)
-    parts = with_right_answers(question.parts(np.random.default_rng(seed)), REFERENCE)
-    return SheetQuestion(id, question.title, question.points, question.targets, question.needs, parts, ())
-
-
-def test_there_are_many_styles():
-    assert len(ALTERNATIVES) >= 40
-    assert len({alternative.style for alternative in ALTERNATIVES}) == len(ALTERNATIVES)
+def test_there_are_many_styles_and_everything_has_another(lab):
+    alternatives = lab.module("alternatives").ALTERNATIVES
+    assert len(alternatives) >= LEAST[lab.name]
+    assert len({each.style for each in alternatives}) == len(alternatives)
+    assert {each.target for each in alternatives} == set(lab.reference())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alternative", ALTERNATIVES, ids=lambda alternative: alternative.style)
-def test_an_alternative_loses_no_point(alternative):
-    for question in QUESTIONS:
+def test_an_alternative_loses_no_point(lab, alternative):
+    for question in lab.module("exam").QUESTIONS:
         if not question.manual and alternative.target in question.targets:
             for seed in (SHEET_SEED, 303, 404):
-                question_asked = asked(question.id, seed)
-                outcome = judge_question(question_asked, look_at_all(question_asked.parts, {**REFERENCE, alternative.target: alternative.made}))
+                asked = fresh_question(lab, question.id, seed)
+                outcome = judge_question(asked, look_at_all(asked.parts, {**lab.reference(), alternative.target: alternative.made}))
                 assert outcome.right, f"{question.id}: {[part for part in outcome.parts if part.sentence]}"
