@@ -28,6 +28,12 @@ REFERENCE = {name: getattr(lab, name) for name in lab.__all__}
 ALTERNATIVES: list[Alternative] = []
 
 
+def in_table(t, schedule) -> None:
+    """Refuse a timestep that would be read from the table's other end, or from beyond it."""
+    if not all(0 <= each < schedule.num_timesteps for each in torch.as_tensor(t).reshape(-1).tolist()):
+        raise ValueError("there is no such timestep")
+
+
 def alternative(style: str, target: str = ""):
     """Put the decorated class or function on the list; it stands for the reference class that it derives from, or for `target`."""
     def register(made):
@@ -149,6 +155,7 @@ class _(lab.DDPMSampler):
         return ((x_t - b * predicted_noise / torch.sqrt(1 - A)) * torch.rsqrt(1 - b)).to(x_t.dtype)
 
     def compute_posterior_variance(self, t):
+        in_table(t, self.schedule)
         return (self.b * (1 - self.before) / (1 - self.schedule.alphas_cumprod))[t]
 
 
@@ -208,6 +215,7 @@ class _(lab.DDPMSampler):
     def compute_posterior_variance(self, t):
         if torch.is_tensor(t) and t.ndim:
             return torch.stack([self.compute_posterior_variance(int(each)) for each in t])
+        in_table(t, self.schedule)
         b, A = self.schedule.betas.tolist(), self.schedule.alphas_cumprod.tolist()
         return torch.tensor(b[t] * (1 - A[t - 1]) / (1 - A[t]) if t else 0.0, dtype=torch.float64)
 
@@ -215,6 +223,7 @@ class _(lab.DDPMSampler):
 @alternative("variance by logarithms")
 class _(lab.DDPMSampler):
     def compute_posterior_variance(self, t):
+        in_table(t, self.schedule)
         A = torch.cat([torch.ones(1).double(), self.schedule.alphas_cumprod])
         return torch.exp(self.schedule.betas[t].log() + torch.log1p(-A[t]) - torch.log1p(-A[torch.as_tensor(t) + 1]))
 
@@ -222,6 +231,7 @@ class _(lab.DDPMSampler):
 @alternative("variance by a table with a zero at the front")
 class _(lab.DDPMSampler):
     def compute_posterior_variance(self, t):
+        in_table(t, self.schedule)
         A, b = self.schedule.alphas_cumprod, self.schedule.betas
         table = torch.zeros_like(b)
         table[1:] = b[1:] * (1 - A[:-1]) / (1 - A[1:])
@@ -231,6 +241,7 @@ class _(lab.DDPMSampler):
 @alternative("variance by masked multiplication")
 class _(lab.DDPMSampler):
     def compute_posterior_variance(self, t):
+        in_table(t, self.schedule)
         t = torch.as_tensor(t)
         A = self.schedule.alphas_cumprod
         return (t > 0).double() * self.schedule.betas[t] * (1 - A[(t - 1).clamp(min=0)]) / (1 - A[t])
@@ -277,6 +288,7 @@ class _(lab.DDPMSampler):
         for t in reversed(range(T)):
             x = self.ddpm_step(x, t, noise=noises[t])
             kept.append(x.clone())
+        check_finite(x)
         return (x, torch.stack(kept)) if return_trajectory else x
 
 
@@ -291,6 +303,8 @@ class _(lab.DDPMSampler):
         while t > 0:
             t -= 1
             way[-1 - t] = self.ddpm_step(way[-2 - t], t, generator=generator)
+        if not way[-1].abs().max() < torch.inf:
+            raise ValueError("the model gave NaN or infinity")
         return (way[-1], way) if return_trajectory else way[-1].clone()
 
 
@@ -306,6 +320,8 @@ class _(lab.DDPMSampler):
         if x_T is not None and x_T.shape != torch.Size(shape):
             raise ValueError("x_T has another shape")
         way = list(self.steps(torch.randn(torch.Size(shape), generator=generator) if x_T is None else x_T.clone(), generator))
+        if torch.any(way[-1].isnan() | way[-1].isinf()):
+            raise ValueError("the model gave NaN or infinity")
         return (way[-1], torch.stack(way)) if return_trajectory else way[-1]
 
 
@@ -363,6 +379,7 @@ class DDPMSampler:
         x = x_T if x_T is not None else torch.randn(shape, generator=generator)
         chain = itertools.accumulate(range(self.schedule.num_timesteps - 1, -1, -1), lambda x, t: self.ddpm_step(x, t, generator=generator), initial=x)
         chain = torch.stack(tuple(chain))
+        check_finite(chain[-1])
         return (chain[-1], chain) if return_trajectory else chain[-1]
 
 
@@ -739,6 +756,8 @@ class _(lab.SamplingOptimizer):
             x = to_x0 * ((x - noise * eps) / signal) + to_eps * eps
             if sigma:
                 x = x + sigma * torch.randn(x.shape, generator=generator)
+        if not math.isfinite(x.sum()):
+            raise ValueError("the model gave NaN or infinity")
         return x
 
 
@@ -756,6 +775,7 @@ class _(lab.SamplingOptimizer):
             eps = ddim_sampler.model(x, t.expand(len(x)))
             x0 = (x - (1 - A_t).sqrt() * eps) / A_t.sqrt()
             x = A_s.sqrt() * x0 + (1 - A_s - eta**2 * unit).clamp(min=0).sqrt() * eps + eta * unit.sqrt() * torch.randn(x.shape, generator=generator)
+        check_finite(x)
         return x
 
 

@@ -95,7 +95,7 @@ def main() -> None:
 
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"
     table = Table(title=f"Seconds until {GRID} samples of {STEPS} steps are shown, on {where}, torch {torch.__version__}",
-                  caption=f"{args.moves} rounds, everything in turn. The panel also draws its strip and its curves in that time.")
+                  caption=f"{args.moves} rounds, everything in turn. Strip and curves follow after that.")
     for head in ("what", "least", "10 %", "median", "90 %", "most"):
         table.add_column(head, justify="left" if head == "what" else "right")
     for name, values in times.items():

@@ -65,6 +65,7 @@ def redrawn(rng: np.random.Generator, draw) -> list:
 
 
 REDRAWN = tuple(Look(f"value.{i}", "moments") for i in range(4))
+SAME_AGAIN = Look("value.4", "close", {"atol": 1e-6})
 
 
 def redrawn_moments(moments: np.ndarray) -> dict[str, np.ndarray]:
@@ -72,6 +73,12 @@ def redrawn_moments(moments: np.ndarray) -> dict[str, np.ndarray]:
     mean, std, n = moments
     independent = np.array([0.0, math.sqrt(2) * std, n])
     return {"value.0": moments, "value.1": np.array([0.0, 0.0, n]), "value.2": independent, "value.3": independent}
+
+
+def repeated(rng: np.random.Generator, draw) -> Call:
+    """The difference of what `draw` makes of a generator twice, from the same seed: 0."""
+    seed = int(rng.integers(2**31))
+    return call("torch:sub", *(draw(ask(call("torch:Generator"), "manual_seed", seed)) for _ in range(2)))
 
 
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Call:
@@ -184,7 +191,7 @@ def forward_add_noise(rng):
     t = int(rng.integers(300, 500))
     yield Part("noise is drawn where none is given", 0.5, ask(forward, "add_noise", alike(0.0), t),
                (MOMENTS,), {"value": np.array([0, math.sqrt(1 - alpha_bar()[t]), N])})
-    ks = sorted(int(k) for k in rng.permutation(1000)[:3])
+    ks = [int(rng.integers(*range_)) for range_ in ((300, 500), (800, 1000), (50, 200))]  # neither rising nor falling
     trajectory = ask(forward, "demonstrate_forward_trajectory", tensor(np.zeros((N // 4, 1, 2, 2), np.float32)), ks)
     scale = np.sqrt(1 - alpha_bar()[ks]).reshape(-1, 1, 1, 1, 1).astype(np.float32)
     noises = call("torch:div", trajectory, tensor(scale))
@@ -207,10 +214,14 @@ def analyzer_quality(rng):
     drawn = ask(sampler("TrainedModelAnalyzer", schedule), "analyze_noise_prediction_quality", tensor(normal(rng, N // 4, 1, 2, 2)),
                 [*ks, ks[0]])
     again = call("operator:truediv", *(call("operator:getitem", call("operator:getitem", drawn, "eps_mse"), i) for i in (0, -1)))
+    few = normal(rng, 2, 1, 3, 3)
+    same = repeated(rng, lambda generator: call("operator:getitem", ask(
+        sampler("TrainedModelAnalyzer", schedule), "analyze_noise_prediction_quality", tensor(few), ks[:1], generator=generator), "eps_mse"))
     yield Part("the timesteps, one draw of noise for all where none is given, a model asked in evaluation mode, without gradients", 0.5,
-               [analysis, drawn, again],
+               [analysis, drawn, again, same],
                (Look("value.0.timesteps", "same"), Look("value.1.eps_mse", "close", {"rtol": 0.15}),
-                Look("value.2", "close", {"rtol": 1e-5, "atol": 0}), NO_GRADIENTS, EVALUATION, INPUTS), {"value.2": np.array(1.0)})
+                Look("value.2", "close", {"rtol": 1e-5, "atol": 0}), Look("value.3", "close", {"atol": 1e-7}),
+                NO_GRADIENTS, EVALUATION, INPUTS), {"value.2": np.array(1.0), "value.3": np.array([0.0])})
 
 
 # ---------------------------------------------------------------------------------------------- part 2
@@ -277,10 +288,11 @@ def ddpm_sample(rng):
     T, falling, known = SHORT[0], np.arange(SHORT[0] - 1, -1, -1), data(rng)
     def sample(*args, **kwargs):
         return ask(sampler("DDPMSampler", linear(*SHORT), **known), "sample", *args, **kwargs)
-    yield Part("the samples have the chain's mean and standard deviation, and are the same again from the same seed", 2,
-               redrawn(rng, lambda generator: sample((N, 1), generator=generator)), REDRAWN,
-               redrawn_moments(chain_moments(alpha_bar(*SHORT), falling.tolist(), eta=1, **known)))
     x_T = normal(rng, 3, 1, 2, 2)
+    yield Part("the samples have the chain's mean and standard deviation, and are the same again from the same seed", 2,
+               [*redrawn(rng, lambda generator: sample((N, 1), generator=generator)),
+                repeated(rng, lambda generator: sample(x_T.shape, x_T=tensor(x_T), generator=generator))], (*REDRAWN, SAME_AGAIN),
+               redrawn_moments(chain_moments(alpha_bar(*SHORT), falling.tolist(), eta=1, **known)) | {"value.4": np.zeros_like(x_T)})
     yield Part("the model is asked at T-1, ..., 0, once each, in evaluation mode, without gradients", 1.5,
                ask(sample((3, 1, 2, 2)), "size"), (Look("value", "same"), TIMESTEPS, NO_GRADIENTS, EVALUATION),
                {"value": np.array([3, 1, 2, 2]), "network.t": falling})
@@ -333,7 +345,10 @@ def ddim_step_eta(rng):
     x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)
     t, s = int(rng.integers(600, 800)), int(rng.integers(300, 500))
     yield Part("eta = 0.5", 2, ask(ddim, "ddim_step", tensor(x), t, s, 0.5, noise=tensor(z)), LIKE_X)
-    yield Part("eta = 1, neighbours", 1, ask(ddim, "ddim_step", tensor(x), 3, 2, 1.0, noise=tensor(z)))
+    # Above 1 there is more noise than DDPM's; from 520 to 500 the variance has room for more than 2.
+    yield Part("eta = 1, neighbours; and eta above 1, where there is room for it", 1,
+               [ask(ddim, "ddim_step", tensor(x), 3, 2, 1.0, noise=tensor(z)),
+                ask(ddim, "ddim_step", tensor(x), 520, 500, float(rng.uniform(1.3, 1.7)), noise=tensor(z))], (Look("value.0"), Look("value.1")))
     yield Part("eta = 0.3, near clean data", 1, ask(ddim, "ddim_step", tensor(x), 60, int(rng.integers(3, 20)), 0.3, noise=tensor(z)))
     yield Part("the last jump, to s = -1, adds no noise", 1, ask(ddim, "ddim_step", tensor(x), 40, -1, 0.8, noise=tensor(z)))
     A_t, A_s, x0, mean, std = alpha_bar()[t], alpha_bar()[s], 0.5, 0.7, 0.4
@@ -378,9 +393,11 @@ def ddim_sample(rng):
     yield Part("50 uniform steps where nothing is said", 0.5, ask(ddim(), "sample", (3, 1, 2, 3), x_T=tensor(x_T)),
                (Look("value.dtype", "same"), Look("network.t", "falling")))
     steps = uniform(1000, 10)
-    yield Part("eta = 0.7: the samples have the chain's mean and standard deviation", 1,
-               redrawn(rng, lambda generator: ask(ddim(linear(*TAUGHT)), "sample", (N, 1), 10, 0.7, generator=generator)), REDRAWN,
-               redrawn_moments(chain_moments(alpha_bar(), steps, 0.7, taught=alpha_bar(*TAUGHT), **known)))
+    yield Part("eta = 0.7: the samples have the chain's mean and standard deviation, and are the same again from the same seed", 1,
+               [*redrawn(rng, lambda generator: ask(ddim(linear(*TAUGHT)), "sample", (N, 1), 10, 0.7, generator=generator)),
+                repeated(rng, lambda generator: ask(ddim(), "sample", x_T.shape, 4, 0.7, x_T=tensor(x_T), generator=generator))],
+               (*REDRAWN, SAME_AGAIN),
+               redrawn_moments(chain_moments(alpha_bar(), steps, 0.7, taught=alpha_bar(*TAUGHT), **known)) | {"value.4": np.zeros_like(x_T)})
     pair = ask(ddim(), "sample", (3, 1, 2, 3), 4, 0.0, True, x_T=tensor(x_T))
     yield Part("the trajectory, x_T first and x last", 0.5, pair, (Look("value.0"), Look("value.1"), INPUTS))
 
@@ -407,17 +424,19 @@ def eta_variance(rng):
           method="analyze_eta_effects", by_needs=eta_effects_by_steps)
 def eta_effects(rng):
     known = data(rng)
-    def study(shape, etas, n):
+    def study(shape, etas, n, drawn_from=None):
         controller = call("StochasticityController", sampler("DDIMSampler", linear(), linear(*TAUGHT), **known))
-        return ask(controller, "analyze_eta_effects", shape, etas, n, generator=generator(rng))
+        return ask(controller, "analyze_eta_effects", shape, etas, n, generator=drawn_from or generator(rng))
     def item(of, *keys):
         for key in keys:
             of = call("operator:getitem", of, key)
         return of
     twice = study((4, 1, 3), [0.6, 0.6, 0.0], 4)
     apart = [call("torch:dist", item(twice, "samples", 0), item(twice, "samples", i)) for i in (1, 2)]
-    yield Part("all eta share x_T and noise: the same eta twice gives the same samples, another eta others", 1,
-               call("operator:truediv", *apart), (Look("value", "close", {"atol": 1e-4}),), {"value": np.array(0.0)})
+    same = repeated(rng, lambda generator: item(study((4, 1, 3), [0.6, 0.9], 4, generator), "samples"))
+    yield Part("all eta share x_T and noise: the same eta twice gives the same samples, another eta others; the same seed the same again", 1,
+               [call("operator:truediv", *apart), same], (Look("value.0", "close", {"atol": 1e-4}), Look("value.1", "close", {"atol": 1e-6})),
+               {"value.0": np.array(0.0), "value.1": np.zeros((2, 4, 1, 3), np.float32)})
     etas, n, B = [0.0, 1.0, 0.5], int(rng.choice(WHOLE[:2])), 2000
     A, steps = alpha_bar(), uniform(1000, n)
     sigma = np.array([[eta * math.sqrt((1 - A_s) / (1 - A[t]) * (1 - A[t] / A_s)) for t, A_s in zip(steps, [*A[steps[1:]], 1.0])]
@@ -441,15 +460,15 @@ def eta_effects(rng):
 @question("benchmark", 6, "Measuring samplers", "benchmark_samplers", "sample_diversity", attempts=3)
 def benchmark(rng):
     few, many, again = int(rng.integers(3, 6)), int(rng.integers(14, 25)), int(rng.integers(1, 4))
-    # The shorter one asks at some timesteps twice, as a solver of second order does.
-    seconds, steps = 0.004, [sorted([*range(few), *range(again)], reverse=True), list(range(many - 1, -1, -1))]
-    slow, names = call("diffusionlab.analytic:SlowModel", linear(), seconds), [f"{'abcde'[n]}{n}" for n in rng.permutation(5)[:2]]
+    # The first asks at some timesteps twice, as a solver of second order does. The last is the shortest: in this order none is sorted.
+    seconds, steps = 0.004, [sorted([*range(few), *range(again)], reverse=True), list(range(many - 1, -1, -1)), [0]]
+    slow, names = call("diffusionlab.analytic:SlowModel", linear(), seconds), [f"{'abcde'[n]}{n}" for n in rng.permutation(5)[:3]]
     records = call("benchmark_samplers", {name: call("diffusionlab.runtime:bare_loop", slow, each) for name, each in zip(names, steps)}, (2, 1))
     named = {f"value.{i}.name": name for i, name in enumerate(names)}
     yield Part("names, steps and network calls, in the order given", 1.5, records,
-               tuple(Look(f"value.{i}.{key}", "same") for i in range(2) for key in ("name", "num_steps", "nfe")),
-               {**named, "value.0.num_steps": np.array(few), "value.1.num_steps": np.array(many),
-                "value.0.nfe": np.array(few + again), "value.1.nfe": np.array(many)})
+               tuple(Look(f"value.{i}.{key}", "same") for i in range(3) for key in ("name", "num_steps", "nfe")),
+               {**named, "value.0.num_steps": np.array(few), "value.1.num_steps": np.array(many), "value.2.num_steps": np.array(1),
+                "value.0.nfe": np.array(few + again), "value.1.nfe": np.array(many), "value.2.nfe": np.array(1)})
     def item(i, key):
         return call("operator:getitem", call("operator:getitem", records, i), key)
     # The network sleeps for a set time at every call; what comes on top of that is a busy machine's doing: 0.2 to 40 times is right.
@@ -491,9 +510,12 @@ def optimizer_cached(rng):
     yield Part("another eta, number of steps, x_T or sampler is not answered from the wrong cache", 1.5, after,
                tuple(Look(f"value.{i}") for i in range(1, 5)))
     optimizer, ddim = fresh(linear(*TAUGHT))
-    yield Part("eta = 0.8: the chain's mean and standard deviation", 1.5,
-               ask(optimizer, "cached_noise_schedule_sampling", ddim, (N, 1), 10, eta=0.8, generator=generator(rng)), (MOMENTS,),
-               {"value": chain_moments(alpha_bar(), uniform(1000, 10), 0.8, taught=alpha_bar(*TAUGHT), **known)})
+    yield Part("eta = 0.8: the chain's mean and standard deviation, and the same again from the same seed", 1.5,
+               [ask(optimizer, "cached_noise_schedule_sampling", ddim, (N, 1), 10, eta=0.8, generator=generator(rng)),
+                repeated(rng, lambda generator: cached(fresh(), x_T, WHOLE[0], eta=0.8, generator=generator))],
+               (Look("value.0", "moments"), Look("value.1", "close", {"atol": 1e-6})),
+               {"value.0": chain_moments(alpha_bar(), uniform(1000, 10), 0.8, taught=alpha_bar(*TAUGHT), **known),
+                "value.1": np.zeros_like(x_T)})
 
 
 @question("optimizer-batches", 5, "Batches that fit into memory", "SamplingOptimizer", "DDIMSampler", needs=("ddim-sample",),
@@ -522,9 +544,12 @@ def optimizer_batches(rng):
     stochastic = chain_moments(alpha_bar(), uniform(1000, 4), 0.6, 3000, alpha_bar(*TAUGHT), **known)
     plenty = batches(800, 200, num_steps=4, generator=generator(rng))
     difference = call("torch:sub", ask(plenty, "narrow", 0, 0, 200), ask(plenty, "narrow", 0, 200, 200))
-    yield Part("different samples in every batch, with the chain's mean and standard deviation", 2, [many, difference],
-               (Look("value.0", "moments"), Look("value.1", "moments")),
-               {"value.0": stochastic, "value.1": np.array([0.0, math.sqrt(2) * plain(200, 4, (1,))[1], 200])})
+    same = repeated(rng, lambda generator: batches(5, 2, num_steps=4, eta=0.6, generator=generator))
+    yield Part("different samples in every batch, with the chain's mean and standard deviation; the same again from the same seed", 2,
+               [many, difference, same],
+               (Look("value.0", "moments"), Look("value.1", "moments"), Look("value.2", "close", {"atol": 1e-6})),
+               {"value.0": stochastic, "value.1": np.array([0.0, math.sqrt(2) * plain(200, 4, (1,))[1], 200]),
+                "value.2": np.zeros((5, 1), np.float32)})
 
 
 @question("bad-input", 3, "Bad input is refused", "ForwardProcessImpl", "DDPMSampler", "DDIMSampler", "StochasticityController",
@@ -536,12 +561,19 @@ def bad_input(rng):
     array = normal(rng, 2, 1, 3, 3)
     x, other, pixels = tensor(array), tensor(normal(rng, 2, 1, 3, 2)), tensor(rng.integers(0, 255, (2, 1, 3, 3)))
     broken = call("DDIMSampler", call("diffusionlab.analytic:GaussianModel", schedule, math.nan, 1.0), schedule)
+    # A single step, so that infinity is not turned into NaN by the next one.
+    one = linear(1)
+    infinite = call("DDPMSampler", call("diffusionlab.analytic:GaussianModel", one, math.inf, 1.0), one)
     def steps(*args):
         return ask(ddim, "create_timestep_schedule", *args)
     def jump(t, s, *eta):
         return ask(ddim, "ddim_step", x, t, s, *eta)
     def sample(timesteps, shape=(2, 1, 3, 3)):
         return ask(ddim, "sample", shape, timesteps)
+    def study(*etas):
+        return ask(controller, "analyze_eta_effects", (2, 1), list(etas), 4)
+    def cached(ddim, steps):
+        return ask(call("SamplingOptimizer", ddim), "cached_noise_schedule_sampling", ddim, (2, 1), steps)
     # Beside bad calls good ones of the same method: refusing everything is no answer.
     methods = [
         ([steps(10), steps(50), steps(int(rng.integers(11, 30)))],
@@ -558,7 +590,11 @@ def bad_input(rng):
          {"shapes that disagree": ask(ddpm, "compute_posterior_mean", x, 5, other)}),
         ([ask(forward, "add_noise", x, t, x) for t in (5, 6, 7)], {"integer images": ask(forward, "add_noise", pixels, 5)}),
         ([call("builtins:len", ask(ddpm, "sample", (2, 1, 3, 3), x_T=each)) for each in (x, x, x)],
-         {"x_T of another shape": ask(ddpm, "sample", (2, 1, 3, 3), x_T=other)}),
+         {"x_T of another shape": ask(ddpm, "sample", (2, 1, 3, 3), x_T=other), "infinity from the model": ask(infinite, "sample", (2, 1))}),
+        ([ask(ddpm, "compute_posterior_variance", t) for t in (3, 5, 7)],
+         {"a timestep below 0": ask(ddpm, "compute_posterior_variance", -1)}),
+        ([study(0.2), study(0.5), study(0.9)], {"an eta with no room for it": study(0.4, float(rng.integers(3, 9)))}),
+        ([cached(ddim, n) for n in (3, 4, 5)], {"NaN from the model, with cached coefficients": cached(broken, 3)}),
     ]
     # In an order that gives nothing away: to say of some calls that they were refused, one has to know which.
     every = [(method, title, each) for method, (good, bad) in enumerate(methods)

@@ -47,7 +47,7 @@ class ForwardProcessImpl:
 
         Args:
             x_start: clean data [B, ...], pixels in [-1, 1].
-            timesteps: K ints in 0..T-1.
+            timesteps: K ints in 0..T-1, in any order.
 
         Returns:
             x_t for each of the timesteps, [K, B, ...]; all K share the same noise.

@@ -150,7 +150,7 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 # | `check_finite(x)` | no NaN, no infinity; once, at the end |
 #
 # Three points of this lab (`bad-input`, Part 5) ask that your methods refuse nonsense, so call the guards as you go. Each
-# docstring's *Raises* says which cases.
+# docstring's *Raises* says which cases; the check tries some twenty of them.
 
 # %% [markdown]
 # ---
@@ -453,7 +453,8 @@ def _():
 # 1. `predict_x0_from_eps`: as in Part 1, now for an int or a tensor `t`.
 # 2. `ddim_step`: guards; $A_t$ and $A_s$ as Python floats, with $A_s = 1$ written out for $s = -1$; $\sigma^2$; the model;
 #    $\hat x_0$ from your own method; the formula. Draw noise only where $\sigma > 0$: a deterministic step leaves the
-#    generator as it was. Some $\eta > 1$ leave nothing under the root: `check_sigma` refuses.
+#    generator as it was. Some $\eta > 1$ leave nothing under the root: `check_sigma` refuses. Others have room, and are as
+#    legal as any.
 # 3. `create_timestep_schedule`: guard $n$; do the arithmetic in float64 and round at the end.
 # 4. `sample`: `timesteps` may be None, a number, or a list or tensor of timesteps; make a list of it, pair each entry with
 #    its successor (the last with -1), and step.
@@ -681,7 +682,7 @@ explore.schedules(DDIMSampler)
 #
 # ## The dial
 #
-# **Idea.** $\eta$ runs from "no fresh noise" to "as much as DDPM". To see what it does, and nothing else, start every
+# **Idea.** $\eta$ runs from 0, "no fresh noise", to 1, "as much as DDPM". To see what it does, and nothing else, start every
 # $\eta$ from the same $x_T$ and give it the same fresh noise: then only the dial differs. And since a network call on a
 # batch costs less than as many single calls, all $\eta$ can go through it together, as one batch.
 #

@@ -178,6 +178,13 @@ class _(ForwardProcessImpl):
         return super().demonstrate_forward_trajectory(x_start, timesteps).flip(0)
 
 
+@MISTAKES.mistake("forward-add-noise", "trajectory-sorted", "Your trajectory sorts the timesteps.",
+                  "Row k belongs to timesteps[k], in whatever order they come.")
+class _(ForwardProcessImpl):
+    def demonstrate_forward_trajectory(self, x_start, timesteps):
+        return super().demonstrate_forward_trajectory(x_start, sorted(timesteps))
+
+
 @MISTAKES.mistake("forward-add-noise", "trajectory-batch-first", "Your trajectory is [B, K, ...].",
                   "The timesteps come first: [K, B, ...].")
 class _(ForwardProcessImpl):
@@ -555,6 +562,13 @@ ddpm_sample("trajectory-one-tensor", "Every entry of the trajectory is the finis
             stages=lambda x_T, later: [later[-1]] * (len(later) + 1))
 
 
+@MISTAKES.mistake("ddpm-sample", "loop-generator-for-start", "Where x_T is given, the steps do not draw from the generator.",
+                  "`generator` is the source of every draw, not of x_T alone.")
+class _(DDPMSampler):
+    def sample(self, shape, return_trajectory=False, *, x_T=None, generator=None):
+        return super().sample(shape, return_trajectory, x_T=x_T, generator=generator if x_T is None else None)
+
+
 @MISTAKES.mistake("ddpm-sample", "loop-always-pairs", "You return a pair even where no trajectory is asked for.",
                   "Look at `return_trajectory`.")
 class _(DDPMSampler):
@@ -631,6 +645,15 @@ def jump(id, symptom, hint, **wrong):
 
 def eta_jump(id, symptom, hint, **wrong):
     ddim_step("ddim-step-eta", id, symptom, hint, **wrong)
+
+
+@MISTAKES.mistake("ddim-step-eta", "eta-refused-above-one", "An eta above 1 is refused where its variance fits.",
+                  "Refuse it where sigma^2 exceeds 1 - A_s; far from there it is noisier than DDPM, and legal.")
+class _(DDIMSampler):
+    def ddim_step(self, x_t, t, s, eta=0.0, *, noise=None, generator=None):
+        if eta > 1:
+            raise ValueError(f"eta must be in [0, 1], not {eta}")
+        return super().ddim_step(x_t, t, s, eta, noise=noise, generator=generator)
 
 
 jump("jump-wraps", "At s = -1 your A_s is the *last* row of the table: pure noise.",
@@ -924,6 +947,13 @@ def ddim_sample(id, symptom, hint, *, steps=lambda self, timesteps: timesteps, f
     MISTAKES.mistake("ddim-sample", id, symptom, hint)(variant(DDIMSampler, "sample", sample))
 
 
+@MISTAKES.mistake("ddim-sample", "sampling-generator-for-start", "Where x_T is given, the steps do not draw from the generator.",
+                  "`generator` is the source of every draw, not of x_T alone.")
+class _(DDIMSampler):
+    def sample(self, shape, timesteps=50, eta=0.0, return_trajectory=False, *, x_T=None, generator=None):
+        return super().sample(shape, timesteps, eta, return_trajectory, x_T=x_T, generator=generator if x_T is None else None)
+
+
 def falls_by(stride):
     return lambda steps, final: [(t, max(t - stride(steps), -1)) for t in steps]
 
@@ -1107,10 +1137,12 @@ eta_variance("sigma2-extra-axis", "Your variance has shape [1].", "A 0-d tensor,
 
 def eta_study(id, symptom, hint, *, change=lambda result: result, generators=lambda generator: (generator, generator),
               etas=lambda etas: etas,
-              steps=lambda n: n, share=True, step=lambda sampler, x, t, s, eta, z: sampler.ddim_step(x, t, s, eta, noise=z)):
+              steps=lambda n: n, share=True, step=lambda sampler, x, t, s, eta, z: sampler.ddim_step(x, t, s, eta, noise=z),
+              source=lambda generator: generator):
     """Register a mistake in one part of the study: what is shared, what is sampled, or what is reported."""
     @torch.no_grad()
     def analyze_eta_effects(self, shape, eta_values, num_steps, *, generator=None):
+        generator = source(generator)
         sampler, samples = self.ddim_sampler, []
         t = sampler.create_timestep_schedule(steps(num_steps)).tolist()
         x_T, noises = randn(*shape, generator=generator), randn(len(t), *shape, generator=generator)
@@ -1129,6 +1161,10 @@ def eta_study(id, symptom, hint, *, change=lambda result: result, generators=lam
                        "diversity": torch.tensor([right_diversity(x) for x in samples], dtype=torch.float64)})
     MISTAKES.mistake("eta-effects", id, symptom,
                      hint)(variant(StochasticityController, "analyze_eta_effects", analyze_eta_effects))
+
+
+eta_study("study-no-generator", "The study does not draw from the generator given.",
+          "Pass it on to every draw, or nobody can repeat the study.", source=lambda generator: None)
 
 
 def changed(key, function):
@@ -1184,10 +1220,11 @@ def analysis(id, symptom, hint, *, change=lambda result: result, true=lambda noi
              told=lambda t, k: t, anew=False,
              implied=lambda x_t, eps, noise, A: (x_t - (1 - A) ** 0.5 * eps) / A**0.5,
              compare=lambda eps, noise, x_t: (eps, noise),
-             target=lambda x, x_t: x, score=lambda a, b: (a - b).double().square().mean()):
+             target=lambda x, x_t: x, score=lambda a, b: (a - b).double().square().mean(), source=lambda generator: generator):
     """Register a mistake in the measurement: the noise, what the model is asked, x_0, or what is compared and how."""
     @torch.no_grad()
     def analyze_noise_prediction_quality(self, x_clean, timesteps, *, noise=None, generator=None):
+        generator = source(generator)
         rows, one = [], randn(x_clean.shape, generator=generator) if noise is None else noise
         for k, t in enumerate(timesteps):
             z = true(randn(x_clean.shape, generator=generator) if anew and noise is None else one, x_clean)
@@ -1218,6 +1255,8 @@ analysis("quality-own-noise", "The noise that is passed in is not used.", "Draw 
          true=lambda noise, x: torch.randn_like(x))
 analysis("quality-noise-anew", "Every timestep gets a noise of its own.",
          "Draw once, before the loop: then the levels differ in nothing but t.", anew=True)
+analysis("quality-no-generator", "The noise is not drawn from the generator given.",
+         "Pass `generator` on, or the measurement cannot be repeated.", source=lambda generator: None)
 analysis("quality-asks-clean", "The model is shown the clean image.", "It predicts the noise in x_t.",
          asked=lambda x_t, x: x)
 analysis("quality-asks-index", "The model is told the index in the list.", "It needs the timestep itself.",
@@ -1296,6 +1335,8 @@ benchmark("bench-total-per-step", "seconds_per_step is the whole time.", "Divide
           lambda r, shape, before: {"seconds_per_step": r["seconds"]})
 benchmark("bench-sorted", "The records are sorted.", "Keep the order in which the samplers were given.",
           finish=lambda records: records[::-1])
+benchmark("bench-fastest-first", "The records are sorted by their time.", "Keep the order in which the samplers were given.",
+          finish=lambda records: sorted(records, key=lambda r: r["seconds"]))
 benchmark("bench-first-only", "Only the first sampler is measured.", "Return after the loop.",
           finish=lambda records: records[:1])
 benchmark("bench-dict", "You return a dict.", "A list of dicts, one for each sampler.",
@@ -1386,6 +1427,19 @@ def cached(id, symptom, hint, *, key=lambda sampler, n, eta: (sampler.schedule, 
         variant(SamplingOptimizer, "cached_noise_schedule_sampling", cached_noise_schedule_sampling))
 
 
+cached("cache-own-model", "The network asked is the optimizer's own, not that of the sampler passed in.",
+       "`ddim_sampler` says whose model and whose schedule are used.",
+       whose=lambda self, sampler: DDIMSampler(self.ddim_sampler.model, sampler.schedule))
+
+
+@MISTAKES.mistake("optimizer-cached", "cache-generator-for-start", "Where x_T is given, the steps do not draw from the generator.",
+                  "`generator` is the source of every draw, not of x_T alone.")
+class _(SamplingOptimizer):
+    def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
+        return super().cached_noise_schedule_sampling(ddim_sampler, shape, num_steps, eta=eta, x_T=x_T,
+                                                      generator=generator if x_T is None else None)
+
+
 def asks_twice(model):
     return lambda x, t: (model(x, t), model(x, t))[1]
 
@@ -1455,13 +1509,14 @@ def cut(total, size):
 
 def batches(id, symptom, hint, *, sizes=cut, steps=lambda n: n, eta_used=lambda eta: eta,
             shape_of=lambda self, shape: self.ddim_sampler.model.sample_shape if shape is None else shape,
-            finish=lambda parts, total: torch.cat(parts)[:total], start=lambda shape, generator: None):
+            finish=lambda parts, total: torch.cat(parts)[:total], start=lambda shape, generator: None,
+            passed=lambda generator: generator):
     """Register a mistake in the batches' sizes, in what each is asked for, or in how they are put together."""
     def batch_sampling_with_memory_management(self, total_samples, batch_size, *, sample_shape=None, num_steps=50, eta=0.0,
                                               generator=None):
         shape = shape_of(self, sample_shape)
         return finish([self.ddim_sampler.sample((n, *shape), steps(num_steps), eta_used(eta),
-                                                x_T=start((n, *shape), generator), generator=generator)
+                                                x_T=start((n, *shape), generator), generator=passed(generator))
                        for n in sizes(total_samples, batch_size)], total_samples)
     MISTAKES.mistake("optimizer-batches", id, symptom, hint)(
         variant(SamplingOptimizer, "batch_sampling_with_memory_management", batch_sampling_with_memory_management))
@@ -1487,6 +1542,9 @@ batches("batches-stacked", "Batches are stacked along a new axis.", "`torch.cat`
 batches("batches-reseeded", "Every batch holds the same samples.",
         "Each needs its own noise: do not seed again for each batch.",
         start=lambda shape, generator: randn(*shape, generator=torch.Generator().manual_seed(0)))
+batches("batches-generator-for-starts", "The generator draws the starts only; the steps draw from another source.",
+        "`generator` is the source of every draw: pass it on.", passed=lambda generator: None,
+        start=lambda shape, generator: randn(*shape, generator=generator))
 batches("batches-shape-required", "Without sample_shape an error is raised.", "It defaults to the model's `sample_shape`.",
         shape_of=lambda self, shape: tuple(shape))
 batches("batches-shape-ignored", "sample_shape is not used.", "The model's is only the default.",
@@ -1568,6 +1626,36 @@ class _(DDIMSampler):
             return super().sample(shape, timesteps, eta, x_T=x_T)
         for t in self.create_timestep_schedule(timesteps).tolist():
             x = self.ddim_step(x, t, t - 1)
+        return x
+
+
+@MISTAKES.mistake("bad-input", "accepts-infinity", "Infinity from the model is passed on.",
+                  "`torch.isfinite` sees it, `isnan` does not. " + MEND)
+class _(DDPMSampler):
+    @torch.no_grad()
+    def sample(self, shape, return_trajectory=False, *, x_T=None, generator=None):
+        if x_T is not None:
+            return super().sample(shape, x_T=x_T)
+        x = randn(*shape)
+        for t in range(self.schedule.num_timesteps - 1, -1, -1):
+            x = self.ddpm_step(x, t)
+        return x
+
+
+accepts("accepts-timestep-below-zero", "A negative timestep is taken for 0.", DDPMSampler, "compute_posterior_variance",
+        lambda self, t: DDPMSampler.compute_posterior_variance(self, max(t, 0)))
+accepts("accepts-boundless-eta", "The study takes an eta that leaves no room for the predicted noise.", StochasticityController,
+        "analyze_eta_effects", lambda self, shape, etas, n: StochasticityController.analyze_eta_effects(
+            self, shape, [min(eta, 1.0) for eta in etas], n))
+
+
+@MISTAKES.mistake("bad-input", "accepts-nan-cached", "Cached sampling passes on NaN from the model.",
+                  "Look at the finished sample once, here too. " + MEND)
+class _(SamplingOptimizer):
+    def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, **kwargs):
+        x, steps = randn(*shape), ddim_sampler.create_timestep_schedule(num_steps).tolist()
+        for t, s in zip(steps, [*steps[1:], -1]):
+            x = ddim_sampler.ddim_step(x, t, s)
         return x
 
 
