@@ -65,7 +65,7 @@ def redrawn(rng: np.random.Generator, draw) -> list:
 
 
 REDRAWN = tuple(Look(f"value.{i}", "moments") for i in range(4))
-SAME_AGAIN = Look("value.4", "close", {"atol": 1e-6})
+SAME_AGAIN, RUNS = Look("value.4", "close", {"atol": 1e-6}), 7  # five runs of `redrawn` and two of `repeated`
 
 
 def redrawn_moments(moments: np.ndarray) -> dict[str, np.ndarray]:
@@ -288,11 +288,13 @@ def ddpm_sample(rng):
     T, falling, known = SHORT[0], np.arange(SHORT[0] - 1, -1, -1), data(rng)
     def sample(*args, **kwargs):
         return ask(sampler("DDPMSampler", linear(*SHORT), **known), "sample", *args, **kwargs)
-    x_T = normal(rng, 3, 1, 2, 2)
+    x_T, ddpm = normal(rng, 3, 1, 2, 2), sampler("DDPMSampler", linear(*SHORT), **known)
     yield Part("the samples have the chain's mean and standard deviation, and are the same again from the same seed", 2,
-               [*redrawn(rng, lambda generator: sample((N, 1), generator=generator)),
-                repeated(rng, lambda generator: sample(x_T.shape, x_T=tensor(x_T), generator=generator))], (*REDRAWN, SAME_AGAIN),
-               redrawn_moments(chain_moments(alpha_bar(*SHORT), falling.tolist(), eta=1, **known)) | {"value.4": np.zeros_like(x_T)})
+               [*redrawn(rng, lambda generator: ask(ddpm, "sample", (N, 1), generator=generator)),
+                repeated(rng, lambda generator: ask(ddpm, "sample", x_T.shape, x_T=tensor(x_T), generator=generator))],
+               (*REDRAWN, SAME_AGAIN, TIMESTEPS),
+               redrawn_moments(chain_moments(alpha_bar(*SHORT), falling.tolist(), eta=1, **known))
+               | {"value.4": np.zeros_like(x_T), "network.t": np.tile(falling, RUNS)})
     yield Part("the model is asked at T-1, ..., 0, once each, in evaluation mode, without gradients", 1.5,
                ask(sample((3, 1, 2, 2)), "size"), (Look("value", "same"), TIMESTEPS, NO_GRADIENTS, EVALUATION),
                {"value": np.array([3, 1, 2, 2]), "network.t": falling})
@@ -392,12 +394,13 @@ def ddim_sample(rng):
     yield Part("a tensor of timesteps", 0.5, ask(ddim(), "sample", (3, 1, 2, 3), tensor(np.array(steps)), x_T=tensor(x_T)), (TIMESTEPS, VALUE))
     yield Part("50 uniform steps where nothing is said", 0.5, ask(ddim(), "sample", (3, 1, 2, 3), x_T=tensor(x_T)),
                (Look("value.dtype", "same"), Look("network.t", "falling")))
-    steps = uniform(1000, 10)
+    steps, taught = uniform(1000, 10), ddim(linear(*TAUGHT))
     yield Part("eta = 0.7: the samples have the chain's mean and standard deviation, and are the same again from the same seed", 1,
-               [*redrawn(rng, lambda generator: ask(ddim(linear(*TAUGHT)), "sample", (N, 1), 10, 0.7, generator=generator)),
-                repeated(rng, lambda generator: ask(ddim(), "sample", x_T.shape, 4, 0.7, x_T=tensor(x_T), generator=generator))],
-               (*REDRAWN, SAME_AGAIN),
-               redrawn_moments(chain_moments(alpha_bar(), steps, 0.7, taught=alpha_bar(*TAUGHT), **known)) | {"value.4": np.zeros_like(x_T)})
+               [*redrawn(rng, lambda generator: ask(taught, "sample", (N, 1), 10, 0.7, generator=generator)),
+                repeated(rng, lambda generator: ask(taught, "sample", x_T.shape, 10, 0.7, x_T=tensor(x_T), generator=generator))],
+               (*REDRAWN, SAME_AGAIN, TIMESTEPS),
+               redrawn_moments(chain_moments(alpha_bar(), steps, 0.7, taught=alpha_bar(*TAUGHT), **known))
+               | {"value.4": np.zeros_like(x_T), "network.t": np.tile(steps, RUNS)})
     pair = ask(ddim(), "sample", (3, 1, 2, 3), 4, 0.0, True, x_T=tensor(x_T))
     yield Part("the trajectory, x_T first and x last", 0.5, pair, (Look("value.0"), Look("value.1"), INPUTS))
 
