@@ -378,8 +378,7 @@ class Exam:
 
     Args:
         questions, mistakes, reference: of the lab.
-        seed: the run's; with the student's id it determines every input.
-        student: whose hand-in.
+        seed, student: together they determine every input.
         session: the candidate.
         limits: `question_seconds` is looked at.
     """
@@ -725,4 +724,7 @@ FINDINGS = {
 def mask(text: str) -> str:
     """A short line without numbers: what the student's code says may have been made of the question's inputs."""
     plain = "".join(c if c.isprintable() else " " for c in text[:2000])
-    return " ".join(re.sub(r"(?<![A-Za-z_\d])[-+]?\d[\d.e+-]*", "#", plain).split())[:200]
+    plain = re.sub(r"(?<![A-Za-z_\d])[-+]?\d[\d.e+-]*", "#", plain)
+    # A name may hold a few digits, as float64 does; one that holds many is a number in disguise.
+    plain = re.sub(r"\w{4,}", lambda word: re.sub(r"\d+", "#", word[0]) if sum(map(str.isdigit, word[0])) > 3 else word[0], plain)
+    return " ".join(plain.split())[:200]

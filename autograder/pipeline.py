@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from .course import Refusal
-from .examiner import CannotStart, Exam, Session
+from .examiner import CannotStart, Exam, Session, seed_of
 from .handin_intake import Cell, Intake, lesson_cells, take_in
 from .results import HandInResult, QuestionResult, Task, write_atomically, write_result
 from .sandbox import NoSandbox, Sandbox, installed
@@ -51,8 +51,9 @@ def grade_one(task: Task) -> HandInResult:
 def examine(task: Task, place, intake: Intake, questions) -> tuple[str, str, list[str], list[QuestionResult]]:
     """Run a hand-in's cells and ask it every question: status, message, notices, results."""
     session, results = Session(place, intake.cells, task.limits), {}
-    exam = Exam(questions, task.lab.module("mistakes").MISTAKES, task.lab.reference(), task.seed, task.student, session,
-                task.limits)
+    # Another hand-in of the same student is asked with other inputs: what the feedback may have given away is of no use.
+    exam = Exam(questions, task.lab.module("mistakes").MISTAKES, task.lab.reference(), seed_of(task.seed, intake.sha256),
+                task.student, session, task.limits)
     try:
         for question in questions:
             try:

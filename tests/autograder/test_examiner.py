@@ -269,6 +269,7 @@ def test_what_is_made_of_an_answer_may_not_take_all_the_memory():
 def test_masked_lines_are_short_plain_and_without_numbers():
     assert mask("index 10 is out of bounds for axis 0 of size -1.5e-3") == "index # is out of bounds for axis # of size #"
     assert mask("`predict_x0_from_eps` is missing") == "`predict_x0_from_eps` is missing"
+    assert mask("it raised Leak_9_9161e_01__9_7402") == "it raised Leak_#_#e_#__#_#" and mask("float64, not int32") == "float64, not int32"
     assert mask("a\tb\u202e\x1b[31m  c") == "a b [#m c" and len(mask("x " * 1000)) <= 200
 
 

@@ -14,6 +14,7 @@ from nbgrader.utils import determine_grade
 
 from autograder.build import instructor_notebook
 from autograder.course import ROOT, Lab, Refusal
+from autograder.examiner import Session
 from autograder.pipeline import grade_one
 from autograder.results import HandInResult, Task, from_json, read_result, to_json, write_result
 from autograder.sandbox import Confined
@@ -53,6 +54,16 @@ def test_a_result_replaces_the_one_before_in_one_piece(tmp_path, monkeypatch):
 def marks(result):
     questions = [(each.points, each.verdict, each.message, each.mistake, each.parts) for each in result.questions]
     return questions, result.status, result.message, result.notices
+
+
+def test_another_hand_in_of_the_same_student_is_asked_with_other_inputs(classroom, monkeypatch):
+    asked, plain = [], Session.look
+    monkeypatch.setattr(Session, "look", lambda self, *args: (asked.append(repr(args)), plain(self, *args))[1])
+    for added in ("", "", "1"):
+        classroom.grade(classroom.average(added=added))
+        asked.append("|")
+    first, second, third = "".join(asked).split("|")[:3]
+    assert first == second != third
 
 
 def test_graded_twice_the_marks_are_the_same(classroom):
