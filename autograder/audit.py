@@ -127,7 +127,8 @@ def audit(lab: Lab, tell: Callable[[str], None] = print, attacks: Sequence[Attac
         found.blind = {each: reason for future in mutated for each, reason in future.result()[1].items()}
     tell(f"{len(found.mistakes)} mistakes, {len({each.id for each in found.alternatives})} alternatives, {found.mutants} mutants judged")
     with tempfile.TemporaryDirectory(prefix="audit-") as folder:
-        found.broken, found.unharmed = try_attacks(lab, Path(folder), attacks, cores, tell)
+        # Twice as many as cores: some attacks do nothing but wait for their limit.
+        found.broken, found.unharmed = try_attacks(lab, Path(folder), attacks, 2 * cores, tell)
     write_text(lab.root / "docs" / f"audit-{lab.name}.md", audit_page(lab, found))
     return found
 
