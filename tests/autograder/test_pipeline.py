@@ -317,7 +317,7 @@ def test_lab5_what_makes_nothing_of_the_networks_predictions_is_not_right_on_its
     for cell in notebook.cells:
         cell.source = IDLE if cell.id == "DDPMSampler" else cell.source
     result = points(lab5_grade(lab5, notebook))
-    assert (result["ddpm-step"], result["ddpm-sample"]) == (1.0, 3.0)  # for asking the network rightly, and for the trajectory
+    assert (result["ddpm-step"], result["ddpm-sample"]) == (0.0, 0.0)
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ class Page:
 
     def done(self, timeout: float = 120) -> None:
         """Wait until the panel has nothing left to do."""
+        self.lab.ask("0")  # the kernel has heard of the last move by the time it answers
         self.lab.until(lambda: self.status() in ("done", "shown again; made before"), timeout)
 
     def captions(self) -> list[str]:

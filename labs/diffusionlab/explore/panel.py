@@ -101,6 +101,7 @@ class Panel:
                 view.add_class("dl-old")  # until it is shown again
             if missing := self._show_known():
                 self._busy(True)
+                self._say("at work")
                 run = Run(lambda done, total: self._progress(run, done, total))
                 self.worker.submit(lambda run: self._work_through(run, missing), run)
             else:
