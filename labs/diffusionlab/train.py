@@ -29,7 +29,7 @@ LOADERS = {"mnist": lambda split, folder: datasets.mnist(split),
 
 RECIPES = {
     "mnist": dict(steps=12_000, batch=128, lr=1e-3, ema=0.999, widths=[64, 96], blocks=1, dropout=0.0, flip=False),
-    # Half an hour on a GPU. On a laptop's CPU, --widths 64 96 --blocks 1 --batch 64 --minutes 120 makes a preview.
+    # Meant for a GPU. On a CPU, begin with --widths 64 96 --blocks 1 --batch 64 and --minutes.
     "cifar10": dict(steps=60_000, batch=256, lr=6e-4, ema=0.9995, widths=[96, 160], blocks=2, dropout=0.1, flip=True)}
 """By data set: what gave the networks that the course ships, or is meant to."""
 
@@ -157,25 +157,23 @@ def main() -> None:
     parser.add_argument("what", choices=["unet", "classifier"], help="which network to train")
     parser.add_argument("--data", choices=sorted(RECIPES), default="mnist", help="the images to train on")
     parser.add_argument("--images", type=Path, help="folder of images that the course does not bring (CIFAR-10); data/ if not given")
-    parser.add_argument("--steps", type=int, help="optimizer steps in all, those of earlier runs included")
+    parser.add_argument("--steps", type=int, default=argparse.SUPPRESS, help="optimizer steps in all, those of earlier runs included")
     parser.add_argument("--minutes", type=float, default=0, help="stop after so much training time in all, 0 for no limit; "
                         "the learning rate falls to zero by then")
-    parser.add_argument("--batch", type=int, help="images a step")
-    parser.add_argument("--lr", type=float, help="peak learning rate")
-    parser.add_argument("--ema", type=float, help="decay of the moving average of the weights")
+    parser.add_argument("--batch", type=int, default=argparse.SUPPRESS, help="images a step")
+    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS, help="peak learning rate")
+    parser.add_argument("--ema", type=float, default=argparse.SUPPRESS, help="decay of the moving average of the weights")
     parser.add_argument("--drop-label", type=float, default=0.1, help="share of labels replaced by none")
-    parser.add_argument("--widths", type=int, nargs="+", help="the UNet's channels by resolution")
-    parser.add_argument("--blocks", type=int, help="the UNet's residual blocks by resolution")
-    parser.add_argument("--dropout", type=float, help="share of the UNet's features dropped")
-    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, help="mirror half of the images")
+    parser.add_argument("--widths", type=int, default=argparse.SUPPRESS, nargs="+", help="the UNet's channels by resolution")
+    parser.add_argument("--blocks", type=int, default=argparse.SUPPRESS, help="the UNet's residual blocks by resolution")
+    parser.add_argument("--dropout", type=float, default=argparse.SUPPRESS, help="share of the UNet's features dropped")
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help="mirror half of the images")
     parser.add_argument("--half", action="store_true", help="store the weights in half precision")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true", help="compile the network (a minute at the start; needs a C++ compiler)")
     args = parser.parse_args()
-    for name, value in RECIPES[args.data].items():
-        if getattr(args, name) is None:
-            setattr(args, name, value)
+    args = argparse.Namespace(**RECIPES[args.data] | vars(args))
     try:
         print(train(args))
     except ValueError as error:

@@ -41,7 +41,7 @@ class Cell(NamedTuple):
     """What is measured: a solver, a spacing, how many steps, and the timestep of the last call.
 
     A last call above 0 goes with "log-snr" alone: nearer to clean data there is little left for the network to say, and of ten
-    calls the usual spacing spends three or four there.
+    calls the usual spacing spends three below t = 40.
     """
 
     solver: str

@@ -98,6 +98,17 @@ def test_digits_are_not_mirrored_and_every_recipe_is_whole():
     assert len({frozenset(recipe) for recipe in training.RECIPES.values()}) == 1
 
 
+def test_what_is_not_given_is_the_data_set_s_own(monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "train", seen.append)
+    for options in ([], ["--data", "cifar10"], ["--data", "cifar10", "--steps", "7", "--no-flip"]):
+        monkeypatch.setattr("sys.argv", ["train", "unet", *options])
+        training.main()
+    mnist, cifar10, own = map(vars, seen)
+    assert mnist.items() >= training.RECIPES["mnist"].items() and cifar10.items() >= training.RECIPES["cifar10"].items()
+    assert own == cifar10 | {"steps": 7, "flip": False}
+
+
 def test_images_that_are_not_there_are_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("sys.argv", ["train", "unet", "--data", "cifar10", "--images", str(tmp_path)])
     with pytest.raises(SystemExit, match="2"):

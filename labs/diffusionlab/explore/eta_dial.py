@@ -111,7 +111,7 @@ class EtaDial(Panel):
     def _result(self, run: Run, sampler, watched: Watched, x: Tensor, seconds: float, name: str) -> dict:
         """The pictures and numbers that every way of sampling has."""
         calls, samples = watched.calls, square(x, name)
-        self.glimpse(run, self.samples, samples)  # they are waited for; the rest takes as long again to draw
+        self.glimpse(run, self.samples, samples)  # they are waited for; strip and curves are still to be drawn
         shown = [calls[i] for i in np.unique(np.linspace(0, len(calls) - 1, _STAGES).round().astype(int))]
         guesses = [sampler.predict_x0_from_eps(x_t, eps, t)[0] for t, x_t, eps in shown]
         strip = sheet([[x_t[0] for _, x_t, _ in shown], guesses], rows=["x at t", "x₀ guessed"],
