@@ -10,7 +10,7 @@ bench: .venv/test.stamp  ## Time the samplers side by side on this machine; `mak
 	$(VENV) -m solutions.lab5_sampling.bench $(ARGS)
 
 bench-quality: .venv/lab.stamp  ## Measure quality by steps, eta and schedule; writes docs/figures.md. Goes on where it was stopped.
-	$(VENV) -m solutions.lab5_sampling.figures $(ARGS)
+	$(VENV) -m solutions.lab5_sampling.quality $(ARGS)
 
 bench-grading: .venv/lab.stamp  ## Time grading a class beside plain nbgrader; takes a while, since nbgrader does.
 	$(VENV) -m autograder.bench $(LAB) $(ARGS)

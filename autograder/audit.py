@@ -38,6 +38,7 @@ from .course import Lab
 from .grade import GRACE, grade
 from .handin_intake import lesson_cells
 from .mutants import mutants
+from .one import die_with_parent
 from .results import HandInResult, Limits
 
 SEEDS = (20_101, 20_202)
@@ -117,7 +118,7 @@ def audit(lab: Lab, tell: Callable[[str], None] = print, attacks: Sequence[Attac
     """
     questions = [each for each in lab.module("exam").QUESTIONS if not each.manual]
     cores = len(os.sched_getaffinity(0))
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn"), die_with_parent) as pool:
         asked = [pool.submit(judge_mistakes, lab, question.id) for question in questions]
         passed = [pool.submit(judge_alternatives, lab, question.id) for question in questions]
         mutated = [pool.submit(judge_mutants, lab, target) for target in lab.reference()]

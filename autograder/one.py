@@ -15,10 +15,15 @@ REFUSED = 2
 """The exit status where nothing can be graded on this machine."""
 
 
-def main() -> None:
-    """Call the function with the task; die with the process that started this one. A refusal is one line on standard error."""
+def die_with_parent() -> None:
+    """End this process when the one that started it ends, however that comes."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+def main() -> None:
+    """Call the function with the task; die with the process that started this one. A refusal is one line on standard error."""
+    die_with_parent()
     task = pickle.load(sys.stdin.buffer)  # comes from `grade`, our own parent process
     module, _, function = sys.argv[1].partition(":")
     try:

@@ -1,17 +1,18 @@
-"""Samples of the shipped network, kept as they are made, and what the classifier says of them: shared by all labs."""
+"""Samples of the shipped networks, kept as they are made, what a classifier says of them, and how long calls take: shared by all labs."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from diffusionlab import datasets, metrics
-from diffusionlab.pretrained import read_card
-from diffusionlab.runtime import progress
+from diffusionlab import metrics
+from diffusionlab.pretrained import load_classifier, read_card
+from diffusionlab.runtime import progress, synchronize
 
 BATCH, SPLITS = 125, 10
 
@@ -25,10 +26,10 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor], data: str = "mnist") -> Tensor:
     """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it."""
     # The network's checksum is in the folder's name: samples of another network are not taken for this one's.
-    folder = Path("runs") / f"evaluate-{read_card('mnist-unet')['sha256'][:12]}"
+    folder = Path("runs") / f"evaluate-{read_card(f'{data}-unet')['sha256'][:12]}"
     folder.mkdir(parents=True, exist_ok=True)
     batches = []
     for start in progress(range(0, n, BATCH), cell):
@@ -41,16 +42,26 @@ def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generato
     return torch.cat(batches)
 
 
-def judge(x: Tensor) -> dict:
+def judge(x: Tensor, data: str = "mnist") -> dict:
     """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real ones."""
-    real, digits, n, generator = metrics.reference_features("real"), datasets.mnist("test")[1], len(x), seeded(0)
-    ours = metrics.features(x)
-    distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(digits, generator)[:n]])
+    (real, classes), classifier, n, generator = metrics.real_features(data), load_classifier(data), len(x), seeded(0)
+    ours = metrics.features(x, classifier)
+    distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(classes, generator)[:n]])
                               for _ in range(SPLITS)])
-    floor = metrics.noise_floor(real, n, SPLITS, seeded(0), labels=digits)
-    return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n)), 4),
+    pair = min(n, len(real) // 2)  # a floor needs two disjoint sets
+    floor = metrics.noise_floor(real, pair, SPLITS, seeded(0), labels=classes)
+    return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n), classifier), 4),
             "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
-            "frechet_floor_real_to_real": [round(each, 2) for each in floor]}
+            "frechet_floor_real_to_real": [round(each, 2) for each in floor]} | ({"floor_n": pair} if pair < n else {})
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    synchronize()
+    start = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def machine_in_words(device: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from diffusionlab.asking import MISSING, Observation, Part, alike, judge, observe, summarize
+from diffusionlab.asking import MISSING, Call, Look, Observation, Part, alike, attempt, judge, observe, summarize
 from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
 
 Ask = Callable[[np.random.Generator], Sequence[Part]]
@@ -111,6 +111,27 @@ class Catalogue(list[Mistake]):
             self.append(Mistake(id, question, symptom, hint, target, variant))
             return variant
         return register
+
+
+def refusals(rng: np.random.Generator, points: float, methods: Sequence[tuple[Sequence[Call], Mapping[str, Call]]]) -> Iterator[Part]:
+    """Parts of a question on bad input: each bad call must be refused, and no good call of the same method.
+
+    Args:
+        rng: source of the order in which all are asked.
+        points: of all parts together, each counting alike.
+        methods: for each method some good calls, for refusing everything is no answer, and its bad ones by what is bad about them.
+    """
+    # In an order that gives nothing away: to say of some calls that they were refused, one has to know which.
+    every = [(method, title, each) for method, (good, bad) in enumerate(methods)
+             for title, each in [*(("", each) for each in good), *bad.items()]]
+    every = [every[i] for i in rng.permutation(len(every))]
+    attempts, bad = [attempt(each) for _, _, each in every], [each for each in every if each[1]]
+    for at, (method, title, _) in enumerate(every):
+        if title:
+            good = [i for i, each in enumerate(every) if each[:2] == (method, "")]
+            # What a good call answers is its own question's matter; here it must only not be refused.
+            yield Part(title, points / len(bad), attempts, (*(Look(f"value.{i}", "accepted") for i in good), Look(f"value.{at}", "refused")),
+                       {**{f"value.{i}": "" for i in good}, f"value.{at}": "ValueError"})
 
 
 def with_right_answers(parts: Sequence[Part], reference: Mapping[str, object]) -> tuple[Part, ...]:

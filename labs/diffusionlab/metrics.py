@@ -137,18 +137,33 @@ def noise_floor(features: Tensor, n: int, splits: int = 10, generator: torch.Gen
 
 
 @cache
+def real_features(data: str = "mnist") -> tuple[Tensor, Tensor]:
+    """Features of a data set's 10,000 test images, float64 [N, F], by its shipped classifier, and their labels [N].
+
+    MNIST's are computed once, which takes some seconds. CIFAR-10's are shipped, since its images are not.
+
+    Raises:
+        ValueError: no such data set, or a file that differs from its checksum.
+    """
+    if data == "mnist":
+        images, labels = datasets.mnist("test")
+        return features(images), labels
+    tensors = read_checkpoint(f"{data}-features-real")[1]
+    return tensors["features"].double(), tensors["labels"].long()
+
+
 def reference_features(name: str) -> Tensor:
-    """Features to compare samples with, float64 [N, F].
+    """Features of digits to compare samples with, float64 [N, F].
 
     Args:
-        name: "real", of MNIST's 10,000 test images (computed once, takes some seconds); or "ddpm-1000", of samples that
-            DDPM made with the shipped UNet in all 1,000 steps, with balanced labels (shipped: it takes too long in class).
+        name: "real", as `real_features` gives them; or "ddpm-1000", of samples that DDPM made with the shipped UNet in all
+            1,000 steps, with balanced labels (shipped: it takes too long in class).
 
     Raises:
         ValueError: another name, or a file that differs from its checksum.
     """
     if name == "real":
-        return features(datasets.mnist("test")[0])
+        return real_features("mnist")[0]
     if name == "ddpm-1000":
         return read_checkpoint("mnist-features-ddpm-1000")[1]["features"].double()
     raise ValueError(f'reference features are "real" or "ddpm-1000", not {name!r}')

@@ -26,7 +26,7 @@ def load_pretrained(name: str = "mnist", device: str | torch.device | None = Non
     """The pretrained UNet for a data set, ready for sampling: evaluation mode, no gradients.
 
     Args:
-        name: "mnist".
+        name: "mnist"; "cifar10" where that network is in data/checkpoints.
         device: where to put it; None takes CUDA where there is a GPU, else the CPU.
 
     Raises:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import mean, median
 
 import torch
@@ -16,15 +16,18 @@ from rich.table import Table
 from diffusionlab.metrics import peak_memory
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained
-from diffusionlab.runtime import progress, standard_normal
+from diffusionlab.runtime import bare_loop, captured, progress, standard_normal
 from diffusionlab.schedule import NoiseSchedule
+from solutions.evaluation import machine_in_words, seconds
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
+from .figures import TITLES, record
 from .measure import benchmark_samplers
 from .optimizer import SamplingOptimizer
 
 STEPS = (100, 50, 20, 10)
+BATCHES = {"cpu": (1, 4, 16, 64), "cuda": (1, 4, 16, 64, 256)}
 DDPM, BARE, DIFFUSERS = "DDPM-1000", "bare loop, 50 calls", "diffusers DDIM-50"
 
 
@@ -40,16 +43,6 @@ class FreeModel(NoiseModel):
         return x
 
 
-def bare_loop(model: NoiseModel, timesteps: list[int]) -> Callable:
-    """The limit of every sampler: the same number of calls of the same network, and nothing else."""
-    @torch.no_grad()
-    def run(shape):
-        x = standard_normal(shape, device=model.device)
-        for t in [torch.full((len(x),), t, device=x.device) for t in timesteps]:
-            model(x, t)
-    return run
-
-
 def diffusers_ddim(model: NoiseModel, schedule: NoiseSchedule, num_steps: int) -> Callable:
     """diffusers' DDIMScheduler in the loop of its manual, over the same uniform timesteps."""
     from diffusers import DDIMScheduler
@@ -58,8 +51,8 @@ def diffusers_ddim(model: NoiseModel, schedule: NoiseSchedule, num_steps: int) -
     scheduler.set_timesteps(num_steps, device=model.device)
 
     @torch.no_grad()
-    def run(shape):
-        x = standard_normal(shape, device=model.device)
+    def run(shape, x_T=None):
+        x = standard_normal(shape, device=model.device) if x_T is None else x_T
         for t in scheduler.timesteps:
             x = scheduler.step(model(x, t.expand(len(x))), t, x).prev_sample
         return x
@@ -104,19 +97,51 @@ def overhead(cycles: list[dict[str, list[dict]]]) -> dict[str, float]:
     return within(cycles, "seconds_per_step", lambda own, others: 1000 * (own - others[BARE]))
 
 
+def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, repeats: int) -> list[dict]:
+    """Milliseconds a step of DDIM, of the bare loop and of diffusers for each batch; on a GPU also of the first two as recorded loops.
+
+    Returns:
+        A dict for each batch: `batch`; `milliseconds` by name, the median over the cycles; `relative` by name, to the bare loop, the median
+        of what each cycle gives.
+    """
+    ddim, found = DDIMSampler(model, schedule), []
+    samplers = {"bare loop": bare_loop(model, ddim.create_timestep_schedule(steps).tolist()), "DDIM": partial(ddim.sample, timesteps=steps)}
+    if find_spec("diffusers"):
+        samplers["diffusers"] = diffusers_ddim(model, schedule, steps)
+    for batch in progress(batches, "batches"):
+        shape = (batch, *model.sample_shape)
+        x_T = standard_normal(shape, device=model.device)
+        runs = {name: partial(sampler, shape, x_T=x_T) for name, sampler in samplers.items()}
+        if model.device.type == "cuda":
+            runs |= {f"{name}, recorded": partial(captured(samplers[name], shape, model.device), x_T) for name in ("bare loop", "DDIM")}
+
+        def cycle() -> dict[str, float]:
+            """There and back again: a machine that grows slower on the way hits all alike."""
+            there = [seconds(run) for run in runs.values()]
+            back = [seconds(run) for run in reversed(runs.values())]
+            return {name: 500 * (a + b) / steps for name, a, b in zip(runs, there, reversed(back))}
+        cycle()  # warms up
+        cycles = [cycle() for _ in range(repeats)]
+        found.append({"batch": batch, "milliseconds": {name: round(median(cycle[name] for cycle in cycles), 3) for name in runs},
+                      "relative": {name: round(median(cycle[name] / cycle["bare loop"] for cycle in cycles), 4) for name in runs}})
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m solutions.lab5_sampling.bench", description=__doc__,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", choices=["mnist", "cifar10"], default="mnist", help="whose network to run")
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=8, help="images a run")
     parser.add_argument("--repeats", type=int, default=3, help="runs of DDPM-1000; the others run twice as often")
+    parser.add_argument("--out", type=Path, help="write the figures into this folder's figures.md; for the project's own page: docs")
     args = parser.parse_args()
     if args.batch < 1 or args.repeats < 1:
         parser.error("--batch and --repeats must be at least 1")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; leave --device out")
     try:
-        model, schedule = load_pretrained("mnist", args.device), NoiseSchedule.linear()
+        model, schedule = load_pretrained(args.data, args.device), NoiseSchedule.linear()
     except ValueError as error:
         parser.error(str(error))
     shape = (args.batch, *model.sample_shape)
@@ -128,28 +153,38 @@ def main() -> None:
     free_model = FreeModel(model.sample_shape, schedule.num_timesteps, args.device)
     free = interleave(contenders(free_model, schedule), shape, 10, "network that costs nothing")
 
-    seconds = within(real, "seconds", lambda own, _: own)
+    taken = within(real, "seconds", lambda own, _: own)
     speed_up = within(real, "seconds", lambda own, others: others[DDPM] / own)
     per_step = within(real, "seconds_per_step", lambda own, _: 1000 * own)
     relative = within(real, "seconds_per_step", lambda own, others: own / others.get(DIFFUSERS, float("nan")))
     beyond, beyond_free = overhead(real), overhead(free)
-    where = (torch.cuda.get_device_name() if args.device.startswith("cuda")
-             else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}")
-    table = Table(title=f"Sampling {args.batch} images on {where}, torch {torch.__version__}",
+    heads = ("sampler", "network calls", "seconds", "speed-up", "ms a step", "overhead, ms a step, UNet",
+             "overhead, ms a step, free network", "a step, relative to diffusers", "peak MiB")
+    rows = []
+    for name in named:
+        beside = ["", "", ""] if name == BARE else [f"{speed_up[name]:.1f} x", f"{beyond[name]:+.3f}", f"{beyond_free[name]:+.3f}"]
+        rows.append([name, str(real[0][name][0]["nfe"]), f"{taken[name]:.3f}", beside[0], f"{per_step[name]:.2f}", *beside[1:],
+                     f"{relative[name]:.3f}" if DIFFUSERS in named else "-", f"{memory[name] / 2**20:.1f}"])
+    table = Table(title=f"Sampling {args.batch} images of {TITLES[args.data]} on {machine_in_words(args.device)}, torch {torch.__version__}",
                   caption=f"Medians of one interleaved run: {args.repeats} of {DDPM}, {2 * args.repeats} of each other, each "
                   "number taken within a cycle. Overhead: beyond the bare loop, with the UNet and with a network that costs nothing. "
                   "Peak memory: above what was in use before.")
-    for head in ("sampler", "network\ncalls", "seconds", "speed-up", "ms a\nstep", "overhead, ms a step\nUNet",
-                 "overhead, ms a step\nfree network", "a step, relative\nto diffusers", "peak\nMiB"):
+    for head in heads:
         table.add_column(head, justify="left" if head == "sampler" else "right")
-    for name in named:
-        beside = ["", "", ""] if name == BARE else [f"{speed_up[name]:.1f} x", f"{beyond[name]:+.3f}", f"{beyond_free[name]:+.3f}"]
-        table.add_row(name, str(real[0][name][0]["nfe"]), f"{seconds[name]:.3f}", beside[0], f"{per_step[name]:.2f}", *beside[1:],
-                      f"{relative[name]:.3f}" if DIFFUSERS in named else "-", f"{memory[name] / 2**20:.1f}")
+    for row in rows:
+        table.add_row(*row)
     console = Console()
     console.print(table)
+    batches = by_batch(model, schedule, BATCHES[torch.device(args.device).type], 20, args.repeats)
+    table = Table("batch", *batches[0]["milliseconds"], title="Milliseconds a step, 20 steps (relative to the bare loop)")
+    for each in batches:
+        table.add_row(str(each["batch"]), *(f"{each['milliseconds'][name]:.2f} ({relative:.3f})" for name, relative in each["relative"].items()))
+    console.print(table)
     if DIFFUSERS not in named:
-        console.print("diffusers is not installed here, so its row is missing; `make bench` installs it.")
+        console.print("diffusers is not installed here, so its rows are missing; `make bench` installs it.")
+    if args.out:
+        result = {"data": args.data, "batch": args.batch, "heads": heads, "rows": rows, "by_batch": batches}
+        console.print(record(args.out, "speed", torch.device(args.device).type, args.device, result))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import threading
-import time
 from collections.abc import Callable
 from statistics import quantiles
 
@@ -16,23 +15,15 @@ from rich.table import Table
 from diffusionlab import explore
 from diffusionlab.explore.eta_dial import SWEEP, EtaDial
 from diffusionlab.pretrained import default_device, load_pretrained
-from diffusionlab.runtime import bare_loop, progress, synchronize
+from diffusionlab.runtime import bare_loop, progress
 from diffusionlab.schedule import NoiseSchedule
+from solutions.evaluation import seconds
 
 from .ddim import DDIMSampler
 from .measure import sample_diversity
 from .stochasticity import StochasticityController
 
 STEPS, GRID, SWEPT = 20, 16, 4
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    synchronize()
-    start = time.perf_counter()
-    call()
-    synchronize()
-    return time.perf_counter() - start
 
 
 def until_shown(panel: EtaDial, move: Callable[[], None]) -> float:

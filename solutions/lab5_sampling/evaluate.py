@@ -2,25 +2,26 @@
 
 `python -m solutions.lab5_sampling.evaluate mnist` does all of it; `... mnist quality`, `... mnist features`,
 `... mnist cards` and `... mnist picture` do a part. Samples are kept in runs/ as they are made: started again, it goes on from there.
+For CIFAR-10, whose images the course does not bring, begin with `... cifar10 features --images FOLDER`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from diffusionlab import datasets, metrics, plots
 from diffusionlab.pretrained import (checkpoint_path, default_device, load_classifier, load_pretrained, read_card,
                                      write_card, write_checkpoint)
 from diffusionlab.runtime import progress, standard_normal
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import balanced, judge, samples, seeded
+from solutions.evaluation import balanced, judge, samples, seconds, seeded
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
@@ -28,42 +29,42 @@ from .ddpm import DDPMSampler
 STEPS = 50
 
 
-def call_time(batch: int = 8, calls: int = 200) -> dict:
+def call_time(data: str, batch: int = 8, calls: int = 200) -> dict:
     """The time of one network call on the CPU: the median of many."""
-    model = load_pretrained("mnist", "cpu")
+    model = load_pretrained(data, "cpu")
     x, t = torch.randn(batch, *model.sample_shape, generator=seeded(0)), torch.full((batch,), 500)
-    seconds = []
     with torch.no_grad():
-        for _ in progress(range(20 + calls), "network calls"):
-            start = time.perf_counter()
-            model(x, t)
-            seconds.append(time.perf_counter() - start)
-    return {"batch": batch, "milliseconds": round(1000 * median(seconds[20:]), 2), "calls": calls,
+        taken = [seconds(lambda: model(x, t)) for _ in progress(range(20 + calls), "network calls")]
+    return {"batch": batch, "milliseconds": round(1000 * median(taken[20:]), 2), "calls": calls,
             "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
 
 
-def evaluate_quality(n: int, seed: int, device: str) -> None:
-    """Judge n samples each of eta = 1 and eta = 0, time a call, test the classifier; into the cards' "evaluation"."""
-    model, schedule = load_pretrained("mnist", device), NoiseSchedule.linear()
+def evaluate_quality(data: str, n: int, seed: int, device: str) -> None:
+    """Judge n samples each of eta = 1 and eta = 0, and time a call; into the UNet's card, as its "evaluation"."""
+    model, schedule = load_pretrained(data, device), NoiseSchedule.linear()
     found = {"guidance": 1.0, "steps": STEPS, "schedule": "uniform", "labels": "balanced", "seed": seed}
     for eta in (1.0, 0.0):
         def make(labels, generator, eta=eta):
             shape = (len(labels), *model.sample_shape)
             return DDIMSampler(model.condition(labels), schedule).sample(shape, STEPS, eta, generator=generator)
-        found[f"eta_{eta:g}"] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}", n, seed, make))
+        found[f"eta_{eta:g}"] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}", n, seed, make, data), data)
         print(f"eta = {eta:g}, {STEPS} steps: {found[f'eta_{eta:g}']}", flush=True)
-    found["network_call_on_cpu"] = call_time()
+    found["network_call_on_cpu"] = call_time(data)
     print(f"one network call: {found['network_call_on_cpu']}", flush=True)
-    card = read_card("mnist-unet")
+    card = read_card(f"{data}-unet")
     write_card(card | {"evaluation": card.get("evaluation", {}) | found})
-    x, labels = datasets.mnist("test")
-    accuracy = round(metrics.conditional_accuracy(x, labels, load_classifier("mnist", device)), 4)
+
+
+def measure_classifier(data: str, x: Tensor, labels: Tensor, device: str) -> None:
+    """Test the classifier on images that it has not seen; into its card."""
+    accuracy = round(metrics.conditional_accuracy(x, labels, load_classifier(data, device)), 4)
     print(f"the classifier on {len(x)} test images: {accuracy}", flush=True)
-    write_card(read_card("mnist-classifier") | {"evaluation": {"test_images": len(x), "test_accuracy": accuracy}})
+    write_card(read_card(f"{data}-classifier") | {"evaluation": {"test_images": len(x), "test_accuracy": accuracy}})
 
 
 def make_features(n: int, seed: int, device: str) -> None:
-    """Sample with DDPM in all its steps, and ship the samples' features for comparison in class."""
+    """Sample digits with DDPM in all its steps, and ship the samples' features for comparison in class."""
+    measure_classifier("mnist", *datasets.mnist("test"), device)
     model, schedule = load_pretrained("mnist", device), NoiseSchedule.linear()
 
     def make(labels, generator):
@@ -75,6 +76,17 @@ def make_features(n: int, seed: int, device: str) -> None:
             "command": "python -m solutions.lab5_sampling.evaluate mnist features", "evaluation": judge(x)}
     print(f"DDPM-1000: {card['evaluation']}", flush=True)
     write_checkpoint({"features": metrics.features(x).float()}, {}, card)
+
+
+def ship_real_features(folder: Path | None, device: str) -> None:
+    """Ship what the classifier sees in CIFAR-10's test images: samples can then be judged without the images."""
+    x, labels = datasets.cifar10("test", folder=folder)
+    classifier = load_classifier("cifar10", device)
+    measure_classifier("cifar10", x, labels, device)
+    card = {"name": "cifar10-features-real", "images": len(x), "torch": torch.__version__,
+            "classifier_sha256": read_card("cifar10-classifier")["sha256"],
+            "command": "python -m solutions.lab5_sampling.evaluate cifar10 features --images FOLDER"}
+    write_checkpoint({"features": metrics.features(x, classifier).half(), "labels": labels.to(torch.uint8)}, {}, card)
 
 
 LIMITS = {
@@ -89,7 +101,20 @@ networks, such as Inception's FID, are on another scale.""",
     "mnist-features-ddpm-1000": """\
 Features of generated images, by this course's classifier; they belong to the two checksums named here and to no other
 networks. A noise floor needs two disjoint sets, so distances with a floor can use half as many samples a side.""",
+    "cifar10-unet": """\
+Draws photographs of 32 x 32 pixels in ten classes, and nothing else: airplane, automobile, bird, cat, deer, dog, frog,
+horse, ship, truck, in this order. Its timesteps are those of `NoiseSchedule.linear()` with T = 1000. The judge of the samples
+is a small classifier trained on the same images, so the figures below compare samplers of this course, not papers.""",
+    "cifar10-classifier": """\
+Made to measure samples: its features serve for Frechet distances within this course only. Distances by other feature
+networks, such as Inception's FID, are on another scale.""",
+    "cifar10-features-real": """\
+Features of CIFAR-10's 10,000 test images, with their labels, by this course's classifier; they belong to its checksum, named
+here, and to no other network. The images themselves do not come with the course.""",
 }
+SOURCES = {
+    "mnist": "Images: MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0. Features and weights are derived from them.",
+    "cifar10": "Images: CIFAR-10 (Krizhevsky 2009, \"Learning Multiple Layers of Features from Tiny Images\"); not part of the course."}
 
 
 def in_words(value) -> str:
@@ -113,25 +138,28 @@ def markdown_card(name: str) -> str:
                                          colors=16))
         lines += ["", f"Training loss, the mean over 100 steps each; at the end {losses[-1]}.", "",
                   f"![Training loss by step]({picture.name})"]
-    lines += ["", "Images: MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0. Features and weights are derived from them.", ""]
+    lines += ["", SOURCES[name.partition("-")[0]], ""]
     return "\n".join(lines)
 
 
-def draw_picture(seed: int, device: str, path: Path = Path("docs/images/digits.png")) -> None:
-    """The README's picture: the same ten starting points by DDPM in 1000 steps and by DDIM in 20."""
-    model, schedule = load_pretrained("mnist", device).condition(balanced(10)), NoiseSchedule.linear()
+PICTURES = {"mnist": Path("docs/images/digits.png"), "cifar10": Path("docs/images/colours.png")}
+
+
+def draw_picture(data: str, seed: int, device: str) -> Path:
+    """The README's picture: one starting point for each class, by DDPM in 1000 steps and by DDIM in 20."""
+    model, schedule, path = load_pretrained(data, device).condition(balanced(10)), NoiseSchedule.linear(), PICTURES[data]
     shape = (10, *model.sample_shape)
     x_T = standard_normal(shape, generator=seeded(seed))
     made = [DDPMSampler(model, schedule).sample(shape, x_T=x_T, generator=seeded(seed + 1)),
             DDIMSampler(model, schedule).sample(shape, 20, x_T=x_T)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM", "DDIM"])))
-    print(path)
+    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM", "DDIM"]), colors=64 if data == "mnist" else 256))
+    return path
 
 
-def write_cards() -> None:
-    """Write <name>.md beside each checkpoint."""
-    for name in LIMITS:
+def write_cards(data: str) -> None:
+    """Write <name>.md beside each checkpoint of a data set."""
+    for name in (each for each in LIMITS if each.startswith(data)):
         path = checkpoint_path(name).with_suffix(".md")
         path.write_text(markdown_card(name))
         print(path)
@@ -140,23 +168,26 @@ def write_cards() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m solutions.lab5_sampling.evaluate", description=__doc__,
                                      formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("data", choices=["mnist"], help="whose networks to measure")
+    parser.add_argument("data", choices=["mnist", "cifar10"], help="whose networks to measure")
     parser.add_argument("part", nargs="?", default="all", choices=["all", "quality", "features", "cards", "picture"],
                         help="what to do")
     parser.add_argument("--samples", type=int, default=1000, help="samples to judge, for each eta")
-    parser.add_argument("--features", type=int, default=400, help="DDPM samples whose features are shipped")
+    parser.add_argument("--features", type=int, default=400, help="DDPM samples of digits whose features are shipped")
+    parser.add_argument("--images", type=Path, help="folder of CIFAR-10's images; data/ if not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     args = parser.parse_args()
     try:
+        if args.part in ("all", "features") and args.data == "cifar10":
+            ship_real_features(args.images, args.device)
         if args.part in ("all", "quality"):
-            evaluate_quality(args.samples, args.seed, args.device)
-        if args.part in ("all", "features"):
+            evaluate_quality(args.data, args.samples, args.seed, args.device)
+        if args.part in ("all", "features") and args.data == "mnist":
             make_features(args.features, args.seed, args.device)
         if args.part in ("all", "cards"):
-            write_cards()
+            write_cards(args.data)
         if args.part in ("all", "picture"):
-            draw_picture(args.seed, args.device)
+            print(draw_picture(args.data, args.seed, args.device))
     except ValueError as error:
         parser.error(str(error))
 

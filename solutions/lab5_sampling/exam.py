@@ -10,9 +10,9 @@ import math
 import numpy as np
 import torch
 
-from diffusionlab.asking import Call, Look, Part, ask, attempt, call
+from diffusionlab.asking import Call, Look, Part, ask, call
 from diffusionlab.schedule import NoiseSchedule
-from solutions.questions import Question
+from solutions.questions import Question, refusals
 
 from .measure import sample_diversity
 
@@ -580,7 +580,6 @@ def bad_input(rng):
         return ask(controller, "analyze_eta_effects", (2, 1), list(etas), 4)
     def cached(ddim, steps):
         return ask(call("SamplingOptimizer", ddim), "cached_noise_schedule_sampling", ddim, (2, 1), steps)
-    # Beside bad calls good ones of the same method: refusing everything is no answer.
     methods = [
         ([steps(10), steps(50), steps(int(rng.integers(11, 30)))],
          {"num_steps = 0": steps(0), "num_steps negative": steps(-int(rng.integers(1, 9))), "num_steps above T": steps(1001),
@@ -602,17 +601,7 @@ def bad_input(rng):
         ([study(0.2), study(0.5), study(0.9)], {"an eta with no room for it": study(0.4, float(rng.integers(3, 9)))}),
         ([cached(ddim, n) for n in (3, 4, 5)], {"NaN from the model, with cached coefficients": cached(broken, 3)}),
     ]
-    # In an order that gives nothing away: to say of some calls that they were refused, one has to know which.
-    every = [(method, title, each) for method, (good, bad) in enumerate(methods)
-             for title, each in [*(("", each) for each in good), *bad.items()]]
-    every = [every[i] for i in rng.permutation(len(every))]
-    attempts, bad = [attempt(each) for _, _, each in every], [each for each in every if each[1]]
-    for at, (method, title, _) in enumerate(every):
-        if title:
-            good = [i for i, each in enumerate(every) if each[:2] == (method, "")]
-            # What a good call answers is its own question's matter; here it must only not be refused.
-            yield Part(title, 3 / len(bad), attempts, (*(Look(f"value.{i}", "accepted") for i in good), Look(f"value.{at}", "refused")),
-                       {**{f"value.{i}": "" for i in good}, f"value.{at}": "ValueError"})
+    yield from refusals(rng, 3, methods)
 
 
 QUESTIONS += [Question("analysis-written", 6, "What your measurements say"), Question("code-quality", 2, "Code that others can read")]

@@ -1,13 +1,9 @@
-"""Quality by number of steps, eta and schedule, beside the published table: `python -m solutions.lab5_sampling.figures`.
-
-Makes the samples of every cell, judges them, and writes docs/figures.md with its plots. Samples are kept in runs/ as they are made: started
-again, it goes on from there. On two CPU cores the whole table takes more than an hour, on a GPU minutes.
-"""
+"""The page of measured figures: what `make bench-quality` and `make bench` found goes into docs/figures.json, and from there into docs/figures.md."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from datetime import date
 from itertools import combinations
 from pathlib import Path
@@ -16,16 +12,11 @@ from typing import NamedTuple
 import torch
 
 from diffusionlab import plots
-from diffusionlab.noise_model import NoiseModel
-from diffusionlab.pretrained import default_device, load_pretrained, read_card
-from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import judge, machine_in_words, markdown_table, samples
-
-from .ddim import DDIMSampler
+from solutions.evaluation import machine_in_words, markdown_table
 
 
 class Cell(NamedTuple):
-    """What is measured: a schedule, a number of steps, eta."""
+    """What quality is measured of: a schedule, a number of steps, eta."""
 
     schedule_type: str
     steps: int
@@ -46,14 +37,15 @@ PUBLISHED = {(steps, eta): value for eta, row in {
     0.0: (13.36, 6.84, 4.67, 4.16, 4.04), 0.2: (14.04, 7.11, 4.77, 4.25, 4.09), 0.5: (16.66, 8.35, 5.25, 4.46, 4.29),
     1.0: (41.07, 18.36, 8.01, 5.78, 4.73)}.items() for steps, value in zip((10, 20, 50, 100, 1000), row)}
 
+TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cpu": "On a CPU", "cuda": "On a GPU"}
+COMMANDS = {"mnist": "make bench-quality", "cifar10": 'make bench-quality ARGS="--data cifar10"',
+            "cpu": 'make bench ARGS="--device cpu --out docs"', "cuda": 'make bench ARGS="--device cuda --out docs"'}
 
-def measure(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed: int) -> dict:
-    """Make a cell's samples, or take those that are there, and judge them."""
-    def make(labels, generator):
-        sampler = DDIMSampler(model.condition(labels), schedule)
-        timesteps = sampler.create_timestep_schedule(cell.steps, cell.schedule_type)
-        return sampler.sample((len(labels), *model.sample_shape), timesteps, cell.eta, generator=generator)
-    return judge(samples(cell.name, n, seed, make))
+
+def distance(each: dict, n: int | None = None) -> tuple[float, float] | None:
+    """A cell's Frechet distance and its spread, for n samples (None: for all that it has); None where n was not measured."""
+    found = each if n in (None, each["n"]) else each.get("fewer")
+    return tuple(found["frechet_to_real"]) if found and n in (None, found["n"]) else None
 
 
 def trends(found: dict[Cell, dict]) -> tuple[int, list[str], int]:
@@ -63,13 +55,14 @@ def trends(found: dict[Cell, dict]) -> tuple[int, list[str], int]:
         How many are in the same order as published; those in the opposite one, in words; and how many differ by less than two standard
         deviations here or are equal there, so that they say nothing.
     """
-    ours = {(cell.steps, cell.eta): each["frechet_to_real"] for cell, each in found.items() if cell.schedule_type == "uniform"}
+    ours = {(cell.steps, cell.eta): each for cell, each in found.items() if cell.schedule_type == "uniform"}
     same, opposite, silent = 0, [], 0
     for a, b in combinations([key for key in PUBLISHED if key in ours], 2):
         if (a[0] == b[0]) == (a[1] == b[1]):
             continue
-        (mean_a, spread_a), (mean_b, spread_b) = ours[a], ours[b]
-        if abs(mean_a - mean_b) < 2 * (spread_a**2 + spread_b**2) ** 0.5:
+        n = min(ours[a]["n"], ours[b]["n"])  # only distances of one n compare
+        (mean_a, spread_a), (mean_b, spread_b) = distance(ours[a], n), distance(ours[b], n)
+        if PUBLISHED[a] == PUBLISHED[b] or abs(mean_a - mean_b) < 2 * (spread_a**2 + spread_b**2) ** 0.5:
             silent += 1
         elif (mean_a < mean_b) == (PUBLISHED[a] < PUBLISHED[b]):
             same += 1
@@ -79,73 +72,119 @@ def trends(found: dict[Cell, dict]) -> tuple[int, list[str], int]:
 
 
 def entry(found: dict[Cell, dict], cell: Cell) -> str:
-    """A cell of the table: distance and spread, and how often the digit asked for is seen."""
+    """A cell of the table: distance and spread, and how often the class asked for is seen."""
     if cell not in found:
         return ""
-    mean, spread = found[cell]["frechet_to_real"]
+    mean, spread = distance(found[cell])
     return f"{mean:.1f} ± {spread:.1f}, {found[cell]['judged_as_asked']:.1%}"
 
 
-def page(found: dict[Cell, dict], machine: str, picture: Path) -> str:
-    """The results as a page; draws the plot beside it."""
-    by_n = {each["n"]: each["frechet_floor_real_to_real"] for each in found.values()}
-    floors = ", ".join(f"{mean:.1f} ± {spread:.1f} at n = {n}" for n, (mean, spread) in sorted(by_n.items()))
-    steps = sorted({cell.steps for cell in found})
-    card = read_card("mnist-unet")
+def measured(key: str, result: dict) -> str:
+    return f"Measured on {result['date']}, {result['machine']}, torch {result['torch']}, by `{COMMANDS[key]}`"
+
+
+def quality_section(data: str, result: dict, images: Path) -> list[str]:
+    """What `quality` found for one data set; draws the plots beside it."""
+    found = {Cell(each["schedule_type"], each["steps"], each["eta"]): each for each in result["cells"]}
+    n, steps = found[CELLS[0]]["n"], sorted({cell.steps for cell in found})
+    everything = [*found.values(), *(each["fewer"] for each in found.values() if "fewer" in each)]
+    floors = {each.get("floor_n", each["n"]): each["frechet_floor_real_to_real"] for each in everything}
+    in_words = ", ".join(f"{mean:.1f} ± {spread:.1f} at n = {n}" for n, (mean, spread) in sorted(floors.items()))
     lines = [
-        "# Quality by steps, eta and schedule", "",
-        f"Measured on {date.today().isoformat()}, {machine}, torch {torch.__version__}, by `make bench-quality`: the UNet for MNIST "
-        f"(`{card['sha256'][:12]}`), balanced labels, no guidance. Each cell: the Fréchet distance to as many real digits, by the course's own "
-        f"feature network (mean and standard deviation over random choices of these), and how often the classifier sees the digit asked for. "
-        f"n = {found[CELLS[0]]['n']}" + (f", at 1000 steps {found[LONG[0]]['n']}" if LONG[0] in found else "") + ". "
-        f"Real digits against real digits, the noise floor: {floors}. Distances of different n do not compare.", "",
-        "## eta, uniform steps", "",
-        *markdown_table(["eta", *map(str, steps)], [[f"{eta:g}", *(entry(found, Cell("uniform", n, eta)) for n in steps)] for eta in ETAS]), "",
-        f"![Fréchet distance by steps for each eta](images/{picture.name})", "",
-        "## Schedules, eta = 0", "",
-        *markdown_table(["schedule", *map(str, STEPS)], [[each, *(entry(found, Cell(each, n, 0.0)) for n in STEPS)] for each in SCHEDULES]), "",
-        "## Beside the published table", "",
-        "Song et al. 2021, table 1: FID on CIFAR-10, 50,000 samples. Other data, another feature network, another spacing: only the order of "
-        "the cells can be compared.", ""]
+        f"{measured(data, result)}: the shipped UNet (`{result['network']}`), balanced labels, no guidance. Each cell: the Fréchet distance to as "
+        "many real images, by the course's own feature network (mean and standard deviation over random choices of these), and how often the "
+        f"classifier sees the class asked for. n = {n}" + "".join(f", at 1000 steps {found[cell]['n']}" for cell in LONG[:1] if cell in found) + ". "
+        f"Real images against real images, the noise floor: {in_words}. Distances of different n do not compare.", "",
+        *markdown_table(["eta, uniform steps", *map(str, steps)],
+                        [[f"{eta:g}", *(entry(found, Cell("uniform", n, eta)) for n in steps)] for eta in ETAS]), "",
+        *markdown_table(["schedule, eta = 0", *map(str, STEPS)],
+                        [[each, *(entry(found, Cell(each, n, 0.0)) for n in STEPS)] for each in SCHEDULES]), "",
+        f"![Fréchet distance by steps for each eta](images/quality-{data}-eta.png)", "",
+        f"![Fréchet distance by steps for each schedule](images/quality-{data}-schedule.png)", "",
+        "Beside the published table (Song et al. 2021, table 1: FID on CIFAR-10, 50,000 samples, quadratic steps). It has other samples, another "
+        "feature network and another spacing, so only the order of the cells can be compared:", ""]
     published_steps = sorted({steps for steps, _ in PUBLISHED})
-    lines += markdown_table(["eta", *map(str, published_steps)], [[f"{eta:g}", *(f"{PUBLISHED[n, eta]:g}" for n in published_steps)] for eta in ETAS])
+    lines += markdown_table(["eta, published", *map(str, published_steps)],
+                            [[f"{eta:g}", *(f"{PUBLISHED[n, eta]:g}" for n in published_steps)] for eta in ETAS])
     same, opposite, silent = trends(found)
     lines += ["", f"Of the pairs of cells that differ in steps alone or in eta alone, {same} are in the published order, {len(opposite)} in the "
-              f"opposite one, and {silent} too near to each other to tell."]
-    lines += ["", *(f"- opposite: {each}" for each in opposite), ""] if opposite else [""]
-    floor = by_n[found[CELLS[0]]["n"]]
-    curves = {f"eta = {eta:g}": ([n for n in STEPS], [found[Cell("uniform", n, eta)]["frechet_to_real"][0] for n in STEPS]) for eta in ETAS}
-    figure = plots.curves(curves, "steps", f"Fréchet distance (n = {found[CELLS[0]]['n']})", logx=True, logy=True, floor=tuple(floor))
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    picture.write_bytes(plots.to_png(figure))
-    return "\n".join(lines)
+              f"opposite one, and {silent} too near to each other to tell. Pairs with 1000 steps are compared at the smaller n.", ""]
+    lines += [*(f"- opposite: {each}" for each in opposite), ""] if opposite else []
+
+    floor = tuple(found[CELLS[0]]["frechet_floor_real_to_real"])
+
+    def draw(name: str, cells: dict[str, list[Cell]]) -> None:
+        curves = {label: (list(STEPS), [distance(found[cell])[0] for cell in row]) for label, row in cells.items()}
+        figure = plots.curves(curves, "steps", f"Fréchet distance (n = {n})", logx=True, logy=True, floor=floor)
+        (images / f"quality-{data}-{name}.png").write_bytes(plots.to_png(figure))
+    draw("eta", {f"eta = {eta:g}": [Cell("uniform", n, eta) for n in STEPS] for eta in ETAS})
+    draw("schedule", {each: [Cell(each, n, 0.0) for n in STEPS] for each in SCHEDULES})
+    return lines
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m solutions.lab5_sampling.figures", description=__doc__.partition("\n")[0],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--samples", type=int, default=1000, help="samples for each cell, with balanced labels")
-    parser.add_argument("--long", type=int, default=500, help="samples for each cell of 1000 steps; 0 leaves these out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
-    parser.add_argument("--out", type=Path, default=Path("docs"), help="the folder that gets figures.md, .json and .png")
-    args = parser.parse_args()
-    if args.samples < 10 or args.long < 0 or 0 < args.long < 10:
-        parser.error("--samples and --long must be at least 10 (--long also 0)")
-    try:
-        model, schedule = load_pretrained("mnist", args.device), NoiseSchedule.linear()
-    except ValueError as error:
-        parser.error(str(error))
-    sizes = {cell: args.samples for cell in CELLS} | ({cell: args.long for cell in LONG} if args.long else {})
-    found = {}
-    for number, (cell, n) in enumerate(sizes.items(), 1):
-        found[cell] = measure(cell, model, schedule, n, args.seed)
-        print(f"{number}/{len(sizes)} {cell.name}: {found[cell]}", flush=True)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "figures.json").write_text(json.dumps([cell._asdict() | each for cell, each in found.items()], indent=1) + "\n")
-    (args.out / "figures.md").write_text(page(found, machine_in_words(args.device), args.out / "images" / "figures.png"), encoding="utf-8")
-    print(args.out / "figures.md")
+def speed_section(device: str, result: dict, images: Path) -> list[str]:
+    """What `bench` found on one kind of machine; draws milliseconds a step and image by batch."""
+    names = list(result["by_batch"][0]["milliseconds"])
+    batches = [each["batch"] for each in result["by_batch"]]
+    figure = plots.curves({name: (batches, [each["milliseconds"][name] / each["batch"] for each in result["by_batch"]]) for name in names},
+                          "batch", "milliseconds a step and image", logx=True, logy=True)
+    (images / f"speed-{device}.png").write_bytes(plots.to_png(figure))
+    return [f"{measured(device, result)}: the UNet for {TITLES[result['data']]}, all contenders in turn, each number taken within a cycle. "
+            f"Batch {result['batch']}:", "", *markdown_table(result["heads"], result["rows"]), "",
+            "Milliseconds a step by batch, and each relative to the bare loop, the network's calls alone:", "",
+            *markdown_table(["batch", *names],
+                            [[str(each["batch"]), *(f"{each['milliseconds'][name]:.2f} ({each['relative'][name]:.3f})" for name in names)]
+                             for each in result["by_batch"]]), "",
+            f"![Milliseconds a step and image by batch](images/speed-{device}.png)", ""]
 
 
-if __name__ == "__main__":
-    main()
+INCEPTION = """\
+## By Inception's features
+
+The distances above are of this course's own small feature networks, so that they can be had without a download. For figures on the scale of
+papers use [torch-fidelity](https://github.com/toshas/torch-fidelity), which fetches Inception's weights and CIFAR-10 by itself; it wants
+images as files:
+
+```python
+from torchvision.utils import save_image              # pip install torch-fidelity torchvision
+for i, x in enumerate(samples):                       # [N, 3, 32, 32], pixels in [-1, 1]; 50,000 of them, as papers do
+    save_image(x / 2 + 0.5, f"samples/{i:05d}.png")
+```
+
+```sh
+fidelity --gpu 0 --fid --input1 samples --input2 cifar10-train
+```
+"""
+
+
+def page(results: dict, images: Path) -> str:
+    """All results as a page; draws the plots into `images`. What was not measured is said, with the command that would."""
+    images.mkdir(parents=True, exist_ok=True)
+    lines = ["# Figures", "", "Written by the commands that it names; nothing is entered by hand.", ""]
+    for part, title, keys, section in (("quality", "Quality by steps, eta and schedule", ("mnist", "cifar10"), quality_section),
+                                       ("speed", "Speed", ("cpu", "cuda"), speed_section)):
+        lines += [f"## {title}", ""]
+        for key in keys:
+            result = results.get(part, {}).get(key)
+            lines += [f"### {TITLES[key]}", "", *(section(key, result, images) if result else [f"Not measured yet: `{COMMANDS[key]}`.", ""])]
+    return "\n".join([*lines, INCEPTION])
+
+
+def record(out: Path, part: str, key: str, device: str, result: dict) -> Path:
+    """Put a result into figures.json, in the place of an older one of its kind, and write the page anew; returns the page's path.
+
+    Args:
+        out: the folder of both.
+        part: "quality" or "speed".
+        key: the data set, or the device that speed was measured on.
+        device: where it was measured.
+        result: plain data.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "figures.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    stamped = {"date": date.today().isoformat(), "machine": machine_in_words(device), "torch": torch.__version__} | result
+    results.setdefault(part, {})[key] = stamped
+    file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (out / "figures.md").write_text(page(results, out / "images"), encoding="utf-8")
+    return out / "figures.md"

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from diffusionlab.asking import Call, Look, Part, ask, attempt, call
+from diffusionlab.asking import Call, Look, Part, ask, call
 from diffusionlab.levels import log_snr, signal_noise
 from diffusionlab.schedule import NoiseSchedule
-from solutions.questions import Question
+from solutions.questions import Question, refusals
 
 QUESTIONS: list[Question] = []
 
@@ -384,18 +384,19 @@ def hybrid(rng):
 
 @question("library-options", 4, "What a library's options mean", "library_timesteps")
 def library_timesteps(rng):
-    T, n = 1000, int(rng.integers(6, 40))
     def part(title, points, cases, formula):
         wants = {f"value.{i}": formula(*case) for i, case in enumerate(cases)}
-        asked = [call("library_timesteps", T, n, title.partition(":")[0].partition(",")[0], *rest) for n, *rest in cases]
+        asked = [call("library_timesteps", T, n, title.partition(":")[0].partition(",")[0], *rest) for T, n, *rest in cases]
         return Part(title, points, asked, tuple(Look(at, "same") for at in (*wants, "value.0.dtype")), wants)
-    yield part("leading: counted up from 0", 1.5, [(n,), (50,), (T,)], lambda n: (np.arange(n) * (T // n))[::-1].copy())
-    yield part("leading, with steps_offset", 0.5, [(n, 1)], lambda n, k: (np.arange(n) * (T // n))[::-1] + k)
-    # Where T - 1 divides evenly nothing is left to rounding.
-    yield part("linspace: both ends, whatever steps_offset", 1, [(10,), (28, 1)],
-               lambda n, *_: np.linspace(0, T - 1, n).round().astype(int)[::-1].copy())
-    yield part("trailing: counted down from T", 1, [(8,), (50, 1)],
-               lambda n, *_: np.round(T - np.arange(n) * T / n).astype(int) - 1)
+    n, few, many = int(rng.integers(6, 40)), int(rng.integers(3, 12)), int(rng.integers(12, 40))
+    times = int(rng.integers(7, 40))
+    yield part("leading: counted up from 0", 1.5, [(1000, n), (1000, 50), (1000, 1000)], lambda T, n: (np.arange(n) * (T // n))[::-1].copy())
+    yield part("leading, with steps_offset", 0.5, [(1000, n, 1)], lambda T, n, k: (np.arange(n) * (T // n))[::-1] + k)
+    # The number of timesteps is such that nothing is left to rounding.
+    yield part("linspace: both ends, whatever steps_offset", 1, [(times * (few - 1) + 1, few), (times * (many - 1) + 1, many, 1)],
+               lambda T, n, *_: np.linspace(0, T - 1, n).round().astype(int)[::-1].copy())
+    yield part("trailing: counted down from T", 1, [(times * few, few), (times * many, many, 1)],
+               lambda T, n, *_: np.round(T - np.arange(n) * T / n).astype(int) - 1)
 
 
 @question("solver-bad-input", 4, "Bad input is refused", "solve_ddim", "measured_order", "solve_heun", "solve_dpm1",
@@ -410,42 +411,39 @@ def bad_input(rng):
     broken = exact(math.nan)
     def solve(name, denoise=exact(), x=x, steps=steps, **options):
         return call(name, denoise, x, steps, **options)
-    adapt = call("adaptive_levels", exact(), x, tensor(levels[:-1]), 3)
-    spacing, weights = call("create_timesteps", linear(), 10), call("unipc_weights", [-1.0], 0.5)
-    stop, order = call("stop_when_settled", 0.0), call("measured_order", [10, 20], [0.2, 0.1])
-    # Beside each bad call a good one of the same function: refusing everything is no answer.
-    cases = {
-        "integer images": (solve("solve_ddim"), solve("solve_ddim", x=pixels)),
-        "a level twice": (solve("solve_heun"), solve("solve_heun", steps=wrong["repeated"])),
-        "levels in disorder": (solve("solve_dpmpp_2m"), solve("solve_dpmpp_2m", steps=wrong["disorder"])),
-        "a single level": (solve("solve_dpm1"), solve("solve_dpm1", steps=wrong["single"])),
-        "a level outside the table": (solve("solve_unipc", denoiser()),
-                                      solve("solve_unipc", denoiser(), steps=wrong["outside"])),
-        "an order above the number of steps": (solve("solve_unipc", steps=tensor(levels[-4:]), order=3),
-                                               solve("solve_unipc", steps=tensor(levels[-3:]), order=3)),
-        "an unknown variant of B(h)": (weights, call("unipc_weights", [-1.0], 0.5, "bh3")),
-        "weights for an infinite step": (weights, call("unipc_weights", [-1.0, 1.0], math.inf)),
-        "weights for a step of no length": (weights, call("unipc_weights", [-1.0], 0.0)),
-        "a guess at the level itself, r = 0": (weights, call("unipc_weights", [0.0, 1.0], 0.5)),
-        "an unknown spacing": (spacing, call("create_timesteps", linear(), 10, "cubic")),
-        "more steps than timesteps": (spacing, call("create_timesteps", linear(), 1001, "log-snr")),
-        "no steps": (spacing, call("create_timesteps", linear(), 0, "karras")),
-        "a grid that ends at clean data": (adapt, call("adaptive_levels", exact(), x, steps, 3)),
-        "a grid that falls": (adapt, call("adaptive_levels", exact(), x, wrong["falling"], 3)),
-        "a tolerance below 0": (stop, call("stop_when_settled", -0.1)),
-        "an eta below 0": (solve("solve_hybrid"), solve("solve_hybrid", eta=-0.5)),
-        "an eta that asks for more noise than there is": (solve("solve_hybrid"),
-                                                          solve("solve_hybrid", eta=3.0, switch=99.0)),
-        "stochastic steps back to noise": (solve("solve_hybrid"), solve("solve_hybrid", steps=wrong["falling"])),
-        "an order from a single number of steps": (order, call("measured_order", [10, 10], [0.2, 0.1])),
-        "an error of 0": (order, call("measured_order", [10, 20], [0.2, 0.0])),
-        "NaN from the model": (solve("solve_ddim"), solve("solve_ddim", broken)),
-    }
-    # What the good call answers is its own question's matter; here it must only not be refused.
-    for title, (good, bad) in cases.items():
-        yield Part(title, 4 / len(cases), [attempt(good), attempt(bad)],
-                   (Look("value.0", "accepted"), Look("value.1", "refused")),
-                   {"value.0": "", "value.1": "ValueError"})
+    def good(name, *denoise):
+        """Three calls that are right."""
+        return [solve(name, *denoise, steps=tensor(some_levels(rng, n))) for n in (2, 3, 5)]
+    def weights(ratios, h, *variant):
+        return call("unipc_weights", ratios, h, *variant)
+    def spaced(*args):
+        return call("create_timesteps", linear(), *args)
+    def adapted(steps, n):
+        return call("adaptive_levels", exact(), x, steps, n)
+    def order(*args):
+        return call("measured_order", *args)
+    yield from refusals(rng, 4, [
+        (good("solve_ddim"), {"integer images": solve("solve_ddim", x=pixels), "NaN from the model": solve("solve_ddim", broken)}),
+        (good("solve_heun"), {"a level twice": solve("solve_heun", steps=wrong["repeated"])}),
+        (good("solve_dpmpp_2m"), {"levels in disorder": solve("solve_dpmpp_2m", steps=wrong["disorder"])}),
+        (good("solve_dpm1"), {"a single level": solve("solve_dpm1", steps=wrong["single"])}),
+        ([*good("solve_unipc", denoiser()), solve("solve_unipc", steps=tensor(levels[-4:]), order=3)],
+         {"a level outside the table": solve("solve_unipc", denoiser(), steps=wrong["outside"]),
+          "an order above the number of steps": solve("solve_unipc", steps=tensor(levels[-3:]), order=3)}),
+        ([weights([-1.0], 0.5), weights([-1.0, 1.0], 0.3), weights([-2.0], 0.7, "bh1")],
+         {"an unknown variant of B(h)": weights([-1.0], 0.5, "bh3"), "weights for an infinite step": weights([-1.0, 1.0], math.inf),
+          "weights for a step of no length": weights([-1.0], 0.0), "a guess at the level itself, r = 0": weights([0.0, 1.0], 0.5)}),
+        ([spaced(10), spaced(20, "log-snr"), spaced(7, "karras")],
+         {"an unknown spacing": spaced(10, "cubic"), "more steps than timesteps": spaced(1001, "log-snr"), "no steps": spaced(0, "karras")}),
+        ([adapted(tensor(some_levels(rng, 5)[:-1]), n) for n in (2, 3, 4)],
+         {"a grid that ends at clean data": adapted(steps, 3), "a grid that falls": adapted(wrong["falling"], 3)}),
+        ([call("stop_when_settled", each) for each in (0.0, 0.1, 0.5)], {"a tolerance below 0": call("stop_when_settled", -0.1)}),
+        ([solve("solve_hybrid", eta=eta) for eta in (0.0, 0.5, 1.0)],
+         {"an eta below 0": solve("solve_hybrid", eta=-0.5),
+          "an eta that asks for more noise than there is": solve("solve_hybrid", eta=3.0, switch=99.0),
+          "stochastic steps back to noise": solve("solve_hybrid", steps=wrong["falling"])}),
+        ([order([10, 20], [0.2, 0.1]), order([8, 16, 32], [0.3, 0.1, 0.02]), order([5, 9], [1.0, 0.5])],
+         {"an order from a single number of steps": order([10, 10], [0.2, 0.1]), "an error of 0": order([10, 20], [0.2, 0.0])})])
 
 
 QUESTIONS += [Question("solver-analysis", 6, "What your measurements say"),

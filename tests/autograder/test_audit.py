@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import psutil
 import pytest
 
 from autograder.attacks import ATTACKS, Attack
@@ -72,3 +76,22 @@ def test_what_no_question_notices_is_told_with_its_reason(built_tinylab, monkeyp
     assert 0 < len(blind) < made and all(each.startswith("Average.variance: ") for each in blind) and not any(blind.values())
     page = audit_page(built_tinylab, Audit([], [], (), mutants=made, blind=blind))
     assert "**not known**" in page and not Audit([], [], (), mutants=made, blind=blind).good
+
+
+def test_workers_end_with_an_audit_that_is_killed(tmp_path, root):
+    script = tmp_path / "audit.py"
+    script.write_text("""
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from autograder.one import die_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), die_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        time.sleep(600)
+""")
+    process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=root)
+    worker = psutil.Process(int(process.stdout.readline()))
+    process.kill()
+    process.wait()
+    worker.wait(timeout=60)

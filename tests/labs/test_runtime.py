@@ -1,4 +1,7 @@
 import math
+import shutil
+import sysconfig
+from pathlib import Path
 
 import pytest
 import torch
@@ -185,6 +188,17 @@ def test_a_network_is_compiled_where_that_is_faster_and_left_alone_where_not(clo
     assert found.compiling == pytest.approx(5.0) and compiled_calls == [3] * 5
     model(torch.ones(2, 2), torch.zeros(2, dtype=torch.long))
     assert (compiled_calls[-1] == 2) is kept
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") and Path(sysconfig.get_path("include"), "Python.h").is_file()), reason="no C++ compiler, or no Python.h")
+def test_a_compiled_network_answers_like_the_plain_one():
+    model, x, t = Shrink().requires_grad_(False), torch.randn(3, 2), torch.zeros(3, dtype=torch.long)
+    plain = model(x, t)
+    found = runtime.compile_if_faster(model, 3, calls=2)
+    assert found.compiling > found.before and math.isfinite(found.after)
+    model.forward = torch.compile(model.forward)
+    assert torch.allclose(model(x, t), plain, atol=1e-6)
 
 
 def test_a_network_that_cannot_be_compiled_stays_as_it_is(monkeypatch):

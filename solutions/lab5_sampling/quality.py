@@ -1,0 +1,62 @@
+"""Quality by number of steps, eta and schedule, beside the published table: `python -m solutions.lab5_sampling.quality`.
+
+Makes the samples of every cell, judges them, and writes docs/figures.md with its plots. Samples are kept in runs/ as they are made: started
+again, it goes on from there. On two CPU cores the whole table takes more than an hour, on a GPU minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from torch import Tensor
+
+from diffusionlab.noise_model import NoiseModel
+from diffusionlab.pretrained import default_device, load_pretrained, read_card
+from diffusionlab.schedule import NoiseSchedule
+from solutions.evaluation import judge, samples
+
+from .ddim import DDIMSampler
+from .figures import CELLS, LONG, Cell, record
+
+
+def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed: int, data: str) -> Tensor:
+    """Make a cell's samples, or take those that are there."""
+    def make(labels, generator):
+        sampler = DDIMSampler(model.condition(labels), schedule)
+        timesteps = sampler.create_timestep_schedule(cell.steps, cell.schedule_type)
+        return sampler.sample((len(labels), *model.sample_shape), timesteps, cell.eta, generator=generator)
+    return samples(cell.name, n, seed, make, data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m solutions.lab5_sampling.quality", description=__doc__.partition("\n")[0],
+                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--data", choices=["mnist", "cifar10"], default="mnist", help="whose network to measure")
+    parser.add_argument("--samples", type=int, default=1000, help="samples for each cell, with balanced labels")
+    parser.add_argument("--long", type=int, default=500, help="samples for each cell of 1000 steps; 0 leaves these out")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="the folder that gets figures.md, figures.json and the plots")
+    args = parser.parse_args()
+    if args.samples < 10 or args.long < 0 or 0 < args.long < 10:
+        parser.error("--samples and --long must be at least 10 (--long also 0)")
+    if args.long > args.samples:
+        parser.error("--long must not be more than --samples: cells are compared at the smaller of the two")
+    try:
+        model, schedule = load_pretrained(args.data, args.device), NoiseSchedule.linear()
+    except ValueError as error:
+        parser.error(str(error))
+    sizes, found = {cell: args.samples for cell in CELLS} | ({cell: args.long for cell in LONG} if args.long else {}), []
+    for number, (cell, n) in enumerate(sizes.items(), 1):
+        x = sampled(cell, model, schedule, n, args.seed, args.data)
+        found.append(cell._asdict() | judge(x, args.data))
+        if 0 < args.long < n and cell.schedule_type == "uniform":
+            found[-1]["fewer"] = judge(x[:args.long], args.data)  # to be compared with the cells of 1000 steps
+        print(f"{number}/{len(sizes)} {cell.name}: {found[-1]}", flush=True)
+    network = read_card(f"{args.data}-unet")["sha256"][:12]
+    print(record(args.out, "quality", args.data, args.device, {"network": network, "cells": found}))
+
+
+if __name__ == "__main__":
+    main()
