@@ -156,7 +156,7 @@ def test_a_captured_sampler_gives_what_the_sampler_gives_with_fresh_noise_at_eac
     torch.manual_seed(0)
     expected = sampler((2000, 2), x_T)
     assert one.shape == (2000, 2) and not torch.equal(one, other)
-    assert float(one.mean()) == pytest.approx(float(expected.mean()), abs=0.1) and float(one.std()) == pytest.approx(1, abs=0.1)
+    assert one.mean(0).tolist() == pytest.approx(expected.mean(0).tolist(), abs=0.2) and one.std(0).tolist() == pytest.approx([1, 1], abs=0.1)
     assert not torch.equal(sample(), sample()) and torch.equal(x_T, torch.ones_like(x_T))
 
 
