@@ -76,7 +76,7 @@ class Audit:
         mistakes, alternatives: an outcome for each, of alternatives one by question.
         attacks: those that were tried.
         broken: what attacks achieved, as sentences by the attack's id; empty if all is well.
-        unharmed: how many honest hand-ins beside them got the marks that they get without them.
+        unharmed: how many honest hand-ins beside them got the marks that they get without them; all of them, if it is the solution.
         mutants, blind: how many changes of one operator or number were made to the reference, and those that no question noticed,
             with the reason why that is well, "" where none is known.
     """
@@ -254,7 +254,12 @@ def try_attacks(lab: Lab, folder: Path, attacks: Sequence[Attack], jobs: int, te
     everybody += [f"another hand-in's marks changed: {name}" for name in harmed]
     if everybody:
         broken["some attack"] = everybody
-    return broken, 2 - len(harmed)
+    # The course's own solution, through the whole pipeline: it may not lose anything either.
+    by_hand = {each.id for each in lab.module("exam").QUESTIONS if each.manual}
+    lost = [each.id for each in alone.result(WITNESS).questions if each.max - each.points > 1e-6 and each.id not in by_hand]
+    if lost:
+        broken[WITNESS] = [f"the solution itself loses points: {', '.join(lost)}"]
+    return broken, 2 - len({*harmed, *([WITNESS] if lost else ())})
 
 
 def achieved(run: Run, attack: Attack, planted: Mapping[str, str], alone: Run) -> list[str]:
@@ -349,7 +354,7 @@ def figures(found: Audit) -> list[tuple[str, str, str]]:
             ("right alternatives that lose no point", f"{len(styles - {each.id for each in found.failed})} of {len(styles)}", "all"),
             ("mutants of the reference caught, or known to be harmless",
              f"{found.mutants - len([each for each in found.blind.values() if not each])} of {found.mutants}", "all"),
-            ("attacks that gain, read, harm or outlast nothing", f"{len(found.attacks) - len(found.broken)} of {len(found.attacks)}", "all"),
+            ("attacks that gain, read, harm or outlast nothing", f"{len(found.attacks) - len(found.broken.keys() - {WITNESS})} of {len(found.attacks)}", "all"),
             ("honest hand-ins beside them with unchanged marks", f"{found.unharmed} of 2", "all")]
 
 

@@ -408,7 +408,7 @@ def bad_input(rng):
     wrong = {"repeated": levels[[0, 1, 1, 2, 3]], "disorder": levels[[0, 2, 1, 3]], "single": levels[:1],
              "falling": levels[-2::-1].copy(), "outside": np.array([-8.0, *levels])}
     wrong = {key: tensor(each) for key, each in wrong.items()}
-    broken = exact(math.nan)
+    broken, remote = exact(math.nan), denoiser()
     def solve(name, denoise=exact(), x=x, steps=steps, **options):
         return call(name, denoise, x, steps, **options)
     def good(name, *denoise):
@@ -427,8 +427,8 @@ def bad_input(rng):
         (good("solve_heun"), {"a level twice": solve("solve_heun", steps=wrong["repeated"])}),
         (good("solve_dpmpp_2m"), {"levels in disorder": solve("solve_dpmpp_2m", steps=wrong["disorder"])}),
         (good("solve_dpm1"), {"a single level": solve("solve_dpm1", steps=wrong["single"])}),
-        ([*good("solve_unipc", denoiser()), solve("solve_unipc", steps=tensor(levels[-4:]), order=3)],
-         {"a level outside the table": solve("solve_unipc", denoiser(), steps=wrong["outside"]),
+        ([*good("solve_unipc", remote), solve("solve_unipc", steps=tensor(levels[-4:]), order=3)],
+         {"a level outside the table": solve("solve_unipc", remote, steps=wrong["outside"]),
           "an order above the number of steps": solve("solve_unipc", steps=tensor(levels[-3:]), order=3)}),
         ([weights([-1.0], 0.5), weights([-1.0, 1.0], 0.3), weights([-2.0], 0.7, "bh1")],
          {"an unknown variant of B(h)": weights([-1.0], 0.5, "bh3"), "weights for an infinite step": weights([-1.0, 1.0], math.inf),
