@@ -8,8 +8,9 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import length_hint
 
 import torch
 from torch import Tensor, nn
@@ -54,12 +55,23 @@ def starting_noise(shape, x_T: Tensor | None, model, generator: torch.Generator 
     return x_T.to(device)
 
 
-def progress(steps: Iterable, description: str) -> Iterable:
-    """A progress bar that shows itself only when the work takes more than two seconds."""
+def progress(steps: Iterable, description: str) -> Iterator:
+    """The steps one by one, with a progress bar as soon as they have taken two seconds."""
     # nbgrader's Validate counts every line on stderr as a failure.
     # In another thread the work belongs to a panel, which shows progress of its own.
-    elsewhere = threading.current_thread() is not threading.main_thread()
-    return tqdm(steps, desc=description, delay=2, leave=False, disable=elsewhere or "NBGRADER_VALIDATING" in os.environ)
+    if threading.current_thread() is not threading.main_thread() or "NBGRADER_VALIDATING" in os.environ:
+        yield from steps
+        return
+    start, steps_left = time.monotonic(), iter(steps)
+    for done, step in enumerate(steps_left, 1):
+        yield step
+        if time.monotonic() - start > 2:
+            break
+    else:
+        return
+    # Made no sooner, though tqdm can wait with showing it: in a notebook a bar sends a dozen messages when it is made, and one for each of a
+    # hundred short runs costs more than the runs.
+    yield from tqdm(steps_left, desc=description, total=length_hint(steps) or None, initial=done, leave=False)
 
 
 def synchronize() -> None:
