@@ -13,6 +13,12 @@ from torch import Tensor
 
 from .folders import data_dir
 
+CLASSES = {"mnist": tuple("0123456789"),
+           "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")}
+"""By data set: what its labels 0, 1, ... stand for."""
+
+ORIGINAL = "original"
+
 
 def to_pixels(images: np.ndarray) -> Tensor:
     """Turn uint8 images [N, H, W] or [N, H, W, C] into float32 [N, C, H, W] in [-1, 1]."""
@@ -53,7 +59,7 @@ def cifar10(split: str = "train", size: int | None = None, folder: Path | None =
     _check_split(split)
     folder = data_dir() if folder is None else Path(folder)
     original, archive = folder / "cifar-10-batches-py", folder / f"cifar10_{split}.npz"
-    if original.is_dir():
+    if image_files("cifar10", folder) == ORIGINAL:
         names = [f"data_batch_{i}" for i in range(1, 6)] if split == "train" else ["test_batch"]
         parts = [pickle.loads((original / name).read_bytes(), encoding="bytes") for name in names]
         images = np.concatenate([part[b"data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
@@ -67,6 +73,17 @@ def cifar10(split: str = "train", size: int | None = None, folder: Path | None =
     images = np.stack([np.asarray(Image.open(file)) for file in files])
     turn = np.argsort((np.arange(len(labels)) - np.searchsorted(labels, labels)) * len(labels) + labels)  # sorted by class
     return _first(size, images[turn], labels[turn])
+
+
+def image_files(data: str, folder: Path | None = None) -> str:
+    """What a data set's images are read from: their original, or a copy that was compressed with losses; for model cards.
+
+    Args:
+        data: "mnist" or "cifar10".
+        folder: as for `cifar10`.
+    """
+    folder = data_dir() if folder is None else Path(folder)
+    return ORIGINAL if data != "cifar10" or (folder / "cifar-10-batches-py").is_dir() else "recompressed as JPEG, slightly lossy"
 
 
 def _check_split(split: str) -> None:

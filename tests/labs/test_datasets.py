@@ -53,6 +53,7 @@ def test_cifar_in_its_original_form(tmp_path):
     planes[:, 1:] = 7  # what follows the red plane is green and blue
     for i in range(1, 6):
         (folder / f"data_batch_{i}").write_bytes(pickle.dumps({b"data": planes.reshape(6, -1), b"labels": [i] * 6}))
+    assert datasets.image_files("cifar10", tmp_path) == datasets.ORIGINAL == datasets.image_files("mnist")
     x, labels = datasets.cifar10("train", folder=tmp_path)
     assert x.shape == (30, 3, 32, 32) and labels.tolist() == [i for i in range(1, 6) for _ in range(6)]
     assert float(x[2, 0].min()) == float(x[2, 0].max()) == pytest.approx(80 / 127.5 - 1)
@@ -70,6 +71,7 @@ def test_cifar_as_an_archive_of_pictures_with_the_classes_taking_turns(tmp_path)
     np.savez(tmp_path / "cifar10_test.npz", header=np.frombuffer(whole[0][:head], np.uint8),
              body=np.frombuffer(b"".join(bodies), np.uint8), labels=np.array([0, 0, 0, 1, 1, 2], np.uint8),
              offsets=np.cumsum([0, *map(len, bodies)]).astype(np.int32))
+    assert "JPEG" in datasets.image_files("cifar10", tmp_path)
     x, labels = datasets.cifar10("test", folder=tmp_path)
     assert labels.tolist() == [0, 1, 2, 0, 1, 0]
     assert ((x[:, 0, 5, 5] + 1) * 127.5).round().tolist() == pytest.approx([0, 120, 200, 40, 160, 80], abs=1)

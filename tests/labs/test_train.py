@@ -6,6 +6,8 @@ import torch
 from diffusionlab import train as training
 from diffusionlab.schedule import NoiseSchedule
 
+EVENLY = torch.full((1000,), 1 / 1000, dtype=torch.float64)
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
@@ -18,7 +20,7 @@ def run(tmp_path, monkeypatch):
 
     def run(what, steps, **options):
         defaults = dict(what=what, data="toy", steps=steps, minutes=0, batch=4, lr=1e-3, ema=0.9, drop_label=0.1,
-                        widths=[32, 32], blocks=1, dropout=0.0, flip=False, images=None, half=False, seed=0, device="cpu", compile=False)
+                        widths=[32, 32], blocks=1, dropout=0.0, flip=False, images=None, half=False, seed=0, device="cpu", compile=False, focus=0.5, width=8, stages=2, bf16=False)
         return training.train(argparse.Namespace(**(defaults | options)))
     return run
 
@@ -48,6 +50,7 @@ def test_a_run_that_is_trained_on_starts_a_new_stretch_and_one_that_was_stopped_
     _, card = run("classifier", 5, lr=1e-2)
     assert [(each["from_step"], each["to_step"], each["peak_learning_rate"]) for each in card["stretches"]] == \
         [(0, 3, 1e-3), (3, 5, 1e-2)]
+    assert {each["device"] for each in card["stretches"]} == {"cpu"}
     _, card = run("classifier", 4, lr=1e-3)
     assert card["steps"] == 5
 
@@ -58,13 +61,12 @@ def test_a_loss_that_is_not_finite_stops_the_training(run):
 
 
 def test_a_network_that_knows_v_has_no_loss_and_one_that_does_not_has_some():
-    schedule, x0, labels = NoiseSchedule.linear(), torch.zeros(64, 1, 4, 4), torch.zeros(64, dtype=torch.long)
-    A = schedule.alphas_cumprod.float()
+    x0, labels, A = torch.zeros(64, 1, 4, 4), torch.zeros(64, dtype=torch.long), NoiseSchedule.linear().alphas_cumprod
 
     def knowing(x_t, t, labels):  # x_0 = 0: x_t is sqrt(1 - A) eps, and v is sqrt(A) eps
         return (A[t] / (1 - A[t])).sqrt()[:, None, None, None] * x_t
-    assert float(training.unet_loss(knowing, schedule, x0, labels, 10, 0.1)) < 1e-6
-    assert float(training.unet_loss(lambda x, t, labels: x, schedule, x0, labels, 10, 0.1)) > 0.1
+    assert float(training.unet_loss(knowing, A, EVENLY, x0, labels, 10, 0.1)) < 1e-6
+    assert float(training.unet_loss(lambda x, t, labels: x, A, EVENLY, x0, labels, 10, 0.1)) > 0.1
 
 
 def test_every_batch_covers_all_noise_levels_and_some_labels_are_dropped():
@@ -73,9 +75,37 @@ def test_every_batch_covers_all_noise_levels_and_some_labels_are_dropped():
     def spy(x_t, t, labels):
         seen.update(t=t, labels=labels)
         return x_t
-    training.unet_loss(spy, NoiseSchedule.linear(), torch.zeros(500, 1, 2, 2), torch.full((500,), 3), 10, 0.2)
+    training.unet_loss(spy, NoiseSchedule.linear().alphas_cumprod, EVENLY, torch.zeros(500, 1, 2, 2), torch.full((500,), 3), 10, 0.2)
     assert torch.equal(seen["t"] // 2, torch.arange(500))
     assert set(seen["labels"].tolist()) == {3, 10} and 50 < int((seen["labels"] == 10).sum()) < 160
+
+
+def test_a_batch_follows_the_density_of_timesteps_and_the_focus_lies_where_images_take_shape():
+    schedule, seen = NoiseSchedule.linear(), []
+    density = training.timestep_density(schedule, 0.75)
+    assert density.shape == (1000,) and float(density.sum()) == pytest.approx(1) and float(density.min()) >= 0.25 / 1000
+    training.unet_loss(lambda x, t, labels: seen.append(t) or x, schedule.alphas_cumprod, density, torch.zeros(8000, 1, 1, 1),
+                       torch.zeros(8000).long(), 10, 0.1)
+    drawn = torch.bincount(seen[0], minlength=1000).double() / 8000
+    assert float((drawn.cumsum(0) - density.cumsum(0)).abs().max()) < 1 / 4000
+    log_sigma = ((1 - schedule.alphas_cumprod) / schedule.alphas_cumprod).log() / 2
+    focused = training.timestep_density(schedule, 1.0)
+    median = float(log_sigma[int((focused.cumsum(0) < 0.5).sum())])
+    # The schedule ends at ln sigma = -4.6 and cuts a little off below.
+    assert median == pytest.approx(-0.8, abs=0.05)
+    assert float(focused[log_sigma < 0.8].sum()) == pytest.approx(0.841, abs=0.01)
+    assert torch.equal(training.timestep_density(schedule, 0.0), EVENLY)
+
+
+@pytest.mark.parametrize(("device", "units", "bf16"), [("cpu", True, True), ("cpu", False, False), ("cuda", False, True)])
+def test_half_precision_is_used_where_the_machine_has_units_for_it(monkeypatch, device, units, bf16):
+    seen = []
+    monkeypatch.setattr(training, "train", seen.append)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    for options in ([], ["--no-bf16"]):
+        monkeypatch.setattr("sys.argv", ["train", "unet", "--device", device, *options])
+        training.main()
+    assert [each.bf16 for each in seen] == [bf16, False]
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero():
@@ -93,9 +123,10 @@ def test_about_half_of_the_images_are_mirrored_and_none_is_otherwise_changed():
 
 
 def test_digits_are_not_mirrored_and_every_recipe_is_whole():
-    assert not training.RECIPES["mnist"]["flip"]
+    assert not any(recipe["flip"] for recipe in training.RECIPES["mnist"].values())
     assert set(training.RECIPES) == set(training.LOADERS)
-    assert len({frozenset(recipe) for recipe in training.RECIPES.values()}) == 1
+    for what in ("unet", "classifier"):
+        assert len({frozenset(recipes[what]) for recipes in training.RECIPES.values()}) == 1
 
 
 def test_what_is_not_given_is_the_data_set_s_own(monkeypatch):
@@ -105,7 +136,8 @@ def test_what_is_not_given_is_the_data_set_s_own(monkeypatch):
         monkeypatch.setattr("sys.argv", ["train", "unet", *options])
         training.main()
     mnist, cifar10, own = map(vars, seen)
-    assert mnist.items() >= training.RECIPES["mnist"].items() and cifar10.items() >= training.RECIPES["cifar10"].items()
+    for data, asked in (("mnist", mnist), ("cifar10", cifar10)):
+        assert asked.items() >= training.RECIPES[data]["unet"].items()
     assert own == cifar10 | {"steps": 7, "flip": False}
 
 
