@@ -4,6 +4,7 @@ small private folder, and nothing left behind when the run ends."""
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import shutil
@@ -98,9 +99,10 @@ def python(program, settings: Mapping) -> list[str]:
 
 def environment(limits: Limits, cuda: bool) -> dict[str, str]:
     """All environment variables inside but those that name the private folder."""
+    # Which GPU a run was given, and where its driver's libraries are, is told outside.
+    gpu = {key: os.environ[key] for key in ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH") if key in os.environ} if cuda else {"CUDA_VISIBLE_DEVICES": ""}
     return {"PATH": f"{sys.prefix}/bin:/usr/bin:/bin", "USER": "student", "LOGNAME": "student", "LANG": "C.UTF-8",
-            "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **threads(limits),
-            **({} if cuda else {"CUDA_VISIBLE_DEVICES": ""})}
+            "MPLBACKEND": "agg", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", **threads(limits), **gpu}
 
 
 def threads(limits: Limits) -> dict[str, str]:

@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import length_hint
 
@@ -76,7 +77,7 @@ def progress(steps: Iterable, description: str) -> Iterator:
 
 def synchronize() -> None:
     """Wait until the GPU has done what it was asked to; call it before reading a clock. Nothing to do on a CPU."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a process that has not used the GPU need not begin now
         torch.cuda.synchronize()
 
 
@@ -120,8 +121,8 @@ def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tu
             return sampler(batch_size), batch_size
         except (torch.OutOfMemoryError, MemoryError):
             batch_size //= 2
-        except RuntimeError as error:  # on a CPU torch has no type of its own for this
-            if "can't allocate memory" not in str(error):
+        except RuntimeError as error:  # torch has no type of its own for this on a CPU, nor for what CUDA's libraries ran out of
+            if not any(words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED")):
                 raise
             batch_size //= 2
         # Outside the except clause: while it is handled, the error's traceback keeps the tensors alive.
@@ -134,8 +135,10 @@ def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tu
 def in_mixed_precision(sampler: Sampler, dtype: torch.dtype = torch.bfloat16) -> Sampler:
     """The same sampler with its network in half precision where that is safe (torch.autocast) and results in float32."""
     def sample(*args, **kwargs) -> Tensor:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        with torch.autocast(device, dtype):
+        # For both kinds of device: a sampler does not say where its network is, and a machine with a GPU can run one on its CPU.
+        with ExitStack() as stack:
+            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+                stack.enter_context(torch.autocast(device, dtype))
             return sampler(*args, **kwargs).float()
     return sample
 
@@ -160,28 +163,44 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
 
     if torch.device(device).type != "cuda":
         return plain
-    start, graph, side = standard_normal(shape, device=device), torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
-    # The first calls choose kernels and allocate workspaces; they may not be recorded.
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(2):
+    with torch.cuda.device(device):
+        start, graph, side, before = standard_normal(shape, device=device), torch.cuda.CUDAGraph(), torch.cuda.Stream(), torch.cuda.current_stream()
+        # The first call chooses kernels and allocates workspaces, which may not be recorded.
+        side.wait_stream(before)
+        with torch.cuda.stream(side):
             plain(start)
-    torch.cuda.current_stream(device).wait_stream(side)
-    try:
-        with torch.cuda.graph(graph):
-            x = plain(start)
-    except RuntimeError as error:
-        torch.cuda.synchronize(device)
-        warnings.warn(f"the sampler cannot be recorded and runs as it is: {str(error).splitlines()[0]}", stacklevel=2)
-        return plain
+        try:
+            with torch.cuda.stream(side), waiting_refused():
+                plain(start)
+            before.wait_stream(side)
+            with torch.cuda.graph(graph):
+                x = plain(start)
+        except RuntimeError as error:
+            torch.cuda.set_stream(before)  # a recording that breaks off leaves its own
+            torch.cuda.synchronize()
+            warnings.warn(f"the sampler cannot be recorded and runs as it is: {str(error).splitlines()[0]}", stacklevel=2)
+            return plain
 
     def replay(x_T: Tensor | None = None) -> Tensor:
-        start.normal_() if x_T is None else start.copy_(x_T)
-        graph.replay()
-        check_finite(x)
-        return x.clone()
+        if x_T is not None:
+            check_same_shape(x_T, start, "x_T and what was recorded")
+        with torch.cuda.device(device):
+            start.normal_() if x_T is None else start.copy_(x_T)
+            graph.replay()
+            check_finite(x)
+            return x.clone()
 
     return replay
+
+
+@contextmanager
+def waiting_refused():
+    """On a GPU: whatever waits for a value raises RuntimeError. Found out only while recording, it would leave torch's memory in disorder."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @dataclass(frozen=True)
@@ -199,23 +218,24 @@ def compile_if_faster(model: nn.Module, batch: int, calls: int = 20) -> Compiled
     """Compile a network in place (torch.compile) where that makes its calls faster on this machine, for every sampler.
 
     Args:
-        model: as `load_pretrained` gives it; its conditioned forms run the compiled network, too.
+        model: as `load_pretrained` gives it. Measured is its conditioned form, where it has one; that runs the compiled network.
         batch: images a call, as it will be used; another batch is compiled anew, which takes its time again.
         calls: how many calls to measure of each form; the shortest counts.
 
     Returns:
         A Compiled. Compiling needs a C++ compiler on a CPU; where there is none, the network stays as it was. The compiled one's
-        answers differ from the plain one's by float32's rounding, about 1e-6.
+        answers differ from the plain one's by rounding: about 1e-6 in float32.
     """
     check_count(batch, "batch")
     check_count(calls, "calls")
     x, t = torch.randn(batch, *model.sample_shape, device=model.device), torch.zeros(batch, dtype=torch.long, device=model.device)
+    ask = model.condition(0) if hasattr(model, "condition") else model
 
     @torch.no_grad()
     def seconds() -> float:
         synchronize()
         start = time.perf_counter()
-        model(x, t)
+        ask(x, t)
         synchronize()
         return time.perf_counter() - start
 

@@ -258,6 +258,14 @@ def test_a_gpu_that_is_not_there_is_refused(needs_tool, monkeypatch):
     sandbox.cuda_binds.cache_clear()
 
 
+def test_a_gpu_is_seen_inside_only_where_it_was_asked_for_and_only_the_one_that_was_given(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert sandbox.environment(Limits(), cuda=True)["CUDA_VISIBLE_DEVICES"] == "3"
+    assert sandbox.environment(Limits(), cuda=False)["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert "CUDA_VISIBLE_DEVICES" not in sandbox.environment(Limits(), cuda=True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_it_works_for_an_ordinary_user(needs_tool, monkeypatch):
     needs_tool("bwrap")

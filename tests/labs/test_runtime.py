@@ -2,6 +2,7 @@ import math
 import shutil
 import sysconfig
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -111,7 +112,8 @@ def test_a_budget_of_no_time_is_refused(seconds):
         runtime.steps_for_budget(lambda shape, n: None, (2, 2), seconds)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError, lambda words: RuntimeError(f"CUDA error: {words}"),
+                                   lambda words: RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")])
 def test_when_memory_runs_out_the_batch_is_halved(error):
     tried = []
 
@@ -155,6 +157,14 @@ def test_mixed_precision_is_for_the_network_and_not_for_the_result():
     sample = runtime.in_mixed_precision(lambda shape: model(torch.ones(shape), torch.zeros(shape[0], dtype=torch.long)))
     x = sample((4, 2))
     assert model.seen == [torch.bfloat16] and x.dtype == torch.float32
+
+
+def test_mixed_precision_reaches_a_network_on_the_cpu_of_a_machine_with_a_gpu(monkeypatch):
+    entered = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "autocast", lambda device, dtype: nullcontext(entered.append(device)))
+    runtime.in_mixed_precision(torch.ones)(2)
+    assert entered == ["cpu", "cuda"]
 
 
 class Scaled:

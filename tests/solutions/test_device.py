@@ -35,7 +35,9 @@ def nothing_is_looked_at_in_the_end(monkeypatch):
 
 
 def network(device) -> torch.nn.Module:
-    return UNet(SCHEDULE, SHAPE[1:], 10, widths=(32,), blocks=1).eval().requires_grad_(False).condition(torch.arange(4)).to(device)
+    unet = UNet(SCHEDULE, SHAPE[1:], 10, widths=(32,), blocks=1).eval().requires_grad_(False)
+    torch.nn.init.normal_(unet.conv_out.weight, std=0.05)  # 0 before training: no step would depend on what the network sees
+    return unet.condition(torch.arange(4)).to(device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -77,6 +79,6 @@ def test_the_reference_can_be_recorded_and_its_recording_gives_the_same_samples(
     model = network("cuda")
     sampler, x_T = DDIMSampler(model, SCHEDULE), torch.randn(SHAPE, device="cuda")
     recorded = runtime.captured(lambda shape, x_T: sampler.sample(shape, 5, x_T=x_T), SHAPE, "cuda")
-    assert torch.allclose(recorded(x_T), sampler.sample(SHAPE, 5, x_T=x_T), atol=1e-4)
+    assert torch.allclose(recorded(x_T), sampler.sample(SHAPE, 5, x_T=x_T), atol=1e-2)  # TF32
     stochastic = runtime.captured(lambda shape, x_T: sampler.sample(shape, 5, 1.0, x_T=x_T), SHAPE, "cuda")
     assert not torch.equal(stochastic(x_T), stochastic(x_T))
