@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .classifier import Classifier
-from .datasets import data_dir
+from .datasets import CLASSES
+from .folders import data_dir
 from .schedule import NoiseSchedule
 from .unet import UNet
 
@@ -33,7 +34,9 @@ def load_pretrained(name: str = "mnist", device: str | torch.device | None = Non
         ValueError: no such model, or a file that differs from its checksum.
     """
     config, weights = read_checkpoint(f"{name}-unet")
-    return _ready(UNet(NoiseSchedule.linear(), **config), weights, device)
+    model = UNet(NoiseSchedule.linear(), **config)
+    model.class_names = CLASSES.get(name, model.class_names)
+    return _ready(model, weights, device)
 
 
 def load_classifier(name: str = "mnist", device: str | torch.device | None = None) -> Classifier:

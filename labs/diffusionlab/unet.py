@@ -75,6 +75,9 @@ class UNet(NoiseModel):
         widths: channels at each resolution, finest first; multiples of 32.
         blocks: residual blocks at each resolution.
         dropout: share of features dropped in training.
+
+    Attributes:
+        class_names: what the labels stand for; their numbers, until somebody knows better.
     """
 
     def __init__(self, schedule: NoiseSchedule, sample_shape=(1, 28, 28), num_classes: int = 10,
@@ -84,6 +87,7 @@ class UNet(NoiseModel):
                            blocks=blocks, dropout=dropout)
         self.sample_shape = tuple(sample_shape)
         self.num_classes = num_classes
+        self.class_names = tuple(map(str, range(num_classes)))
         self.num_timesteps = schedule.num_timesteps
         # Float32 is enough here: the samplers' own coefficients come from the float64 tables.
         self.register_buffer("sqrt_A", schedule.alphas_cumprod.sqrt().float(), persistent=False)

@@ -31,16 +31,16 @@ SHORT = NoiseSchedule.linear(100)
 
 
 class Shrinks(NoiseModel):
-    """A quick stand-in for a network: half of what it sees is noise. Knows two "digits", which differ by a shift."""
+    """A quick stand-in for a network: half of what it sees is noise. Knows two classes, which differ by a shift."""
 
-    sample_shape, num_timesteps, num_classes = (1, 8, 8), 100, 2
+    sample_shape, num_timesteps, num_classes, class_names = (1, 8, 8), 100, 2, ("0", "1")
 
     def __init__(self, shift: float = 0.0):
         super().__init__()
         self.shift = shift
 
-    def condition(self, digit: int, guidance: float = 1.0):
-        return Shrinks(0.1 * digit * guidance)
+    def condition(self, label: int, guidance: float = 1.0):
+        return Shrinks(0.1 * label * guidance)
 
     def forward(self, x, t):
         return 0.5 * x + self.shift
@@ -98,7 +98,7 @@ def grid_of(x):
 @pytest.mark.parametrize("value, steps, kind, digit", [(0.0, 20, "uniform", 1), (0.5, 7, "quadratic", 0), (1.0, 33, "trailing", -1)])
 def test_the_samples_are_those_of_the_sampler_called_directly(value, steps, kind, digit):
     panel = dial(StochasticityController, sample_diversity)
-    panel.digit.value, panel.steps.value, panel.kind.value, panel.eta.value = digit, steps, kind, value
+    panel.label.value, panel.steps.value, panel.kind.value, panel.eta.value = digit, steps, kind, value
     assert panel.wait(120) and said(panel) == ""
     model = Shrinks() if digit < 0 else Shrinks().condition(digit)
     sampler = DDIMSampler(model, SHORT)
@@ -125,7 +125,7 @@ def test_the_sweep_shares_its_start_and_is_one_batch():
     panel = dial(StochasticityController)
     study = StochasticityController(DDIMSampler(Shrinks().condition(1), SHORT)).analyze_eta_effects(
         (4, 1, 8, 8), [0, 0.25, 0.5, 0.75, 1], 20, generator=torch.Generator().manual_seed(1))
-    panel.digit.value = 1
+    panel.label.value = 1
     assert panel.wait(120)
     assert panel.sweep.picture.png == sheet([list(study["samples"][:, i]) for i in range(4)], "").png
     assert "one batch" in panel.sweep.picture.caption
@@ -134,7 +134,7 @@ def test_the_sweep_shares_its_start_and_is_one_batch():
 @pytest.mark.parametrize("controller, words", [(None, "five runs"), (Unwritten, "analyze_eta_effects")])
 def test_without_a_controller_the_sweep_is_five_runs_of_the_sampler(controller, words):
     panel = dial(controller)
-    panel.digit.value = 1
+    panel.label.value = 1
     assert panel.wait(120) and words in panel.sweep.picture.caption
     columns = [DDIMSampler(Shrinks().condition(1), SHORT).sample((4, 1, 8, 8), 20, eta, generator=torch.Generator().manual_seed(1))
                for eta in (0, 0.25, 0.5, 0.75, 1)]
@@ -175,7 +175,7 @@ def test_ddpm_takes_all_steps_and_has_no_eta():
     assert panel.eta.disabled and panel.steps.disabled
     assert "dl-old" in panel.sweep._dom_classes and "dl-old" not in panel.samples._dom_classes  # the sweep is of another sampler
     x = DDPMSampler(Shrinks(), SHORT).sample((16, 1, 8, 8), generator=torch.Generator().manual_seed(1))
-    panel.digit.value = -1
+    panel.label.value = -1
     assert panel.wait(120) and panel.samples.picture.png == grid_of(x)
 
 
@@ -348,7 +348,7 @@ def test_distances_from_all_steps_come_after_the_first_touch_and_are_right():
     assert panel.wait(120) and "not made yet" in panel.numbers.values()
     panel.steps.value = 5
     assert panel.wait(120) and said(panel) == ""
-    sampler = DDIMSampler(Shrinks().condition(0) if panel.digit.value == 0 else Shrinks().condition(panel.digit.value), SHORT)
+    sampler = DDIMSampler(Shrinks().condition(0) if panel.label.value == 0 else Shrinks().condition(panel.label.value), SHORT)
     x_T = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     full = sampler.sample(x_T.shape, 100, x_T=x_T)
     few = sampler.sample(x_T.shape, sampler.create_timestep_schedule(5, "quadratic"), x_T=x_T)

@@ -15,7 +15,7 @@ from ..pretrained import load_pretrained
 from ..runtime import standard_normal
 from ..schedule import NoiseSchedule
 from .paint import BLACK, BLUE, GREY, VERMILION, Picture, axes, chart, curve, sheet
-from .panel import Panel, Stage, View, digit_menu, menu, slider, tick, whole
+from .panel import Panel, Stage, View, class_menu, menu, slider, tick, whole
 from .watched import Ones, Watched
 from .work import Run
 
@@ -33,7 +33,7 @@ def eta(DDIMSampler, StochasticityController=None, sample_diversity=None, DDPMSa
         StochasticityController: yours; runs the sweep over eta as one batch. Without it the sweep is five runs.
         sample_diversity: your function; without it that number is left out.
         DDPMSampler: yours; without it the menu of samplers is shorter.
-        model: the network; None for the shipped one. One with a `condition` method gets a menu of digits.
+        model: the network; None for the shipped one. One with a `condition` method gets a menu of its classes.
         schedule: the schedule it was trained with; None for the linear one.
     """
     return EtaDial(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler,
@@ -53,11 +53,11 @@ class EtaDial(Panel):
         self.steps = slider("steps", min(20, T), 1, min(100, T), 1, "number of timesteps visited")
         self.all_steps = tick(f"all {T} steps", "visit every timestep; takes a while")
         self.kind = menu("spacing", ["uniform", "trailing", "quadratic"], "uniform", "how the timesteps are spread")
-        self.digit = digit_menu(model, 7)
-        self.guidance = slider("guidance", 1.0, 0.0, 5.0, 0.5, "1 is plain conditioning; more pushes harder towards the digit")
+        self.label = class_menu(model, 7)
+        self.guidance = slider("guidance", 1.0, 0.0, 5.0, 0.5, "1 is plain conditioning; more pushes harder towards the class")
         self.seed = whole("seed", 1, 0, 9999, "another seed, another starting noise")
         self.samples, self.sweep, self.strip, self.curves = View(), View(), View(), View()
-        super().__init__("The dial η", [self.sampler, self.eta, self.steps, self.all_steps, self.kind, self.digit,
+        super().__init__("The dial η", [self.sampler, self.eta, self.steps, self.all_steps, self.kind, self.label,
                                         self.guidance, self.seed],
                          [[(self.samples, 1.0), (self.sweep, 1.2)], [(self.strip, 2.2)], [(self.curves, 2.2)]])
 
@@ -65,12 +65,12 @@ class EtaDial(Panel):
         """The samples for eta as it is; then the sweep, which does not depend on eta."""
         sampler, value, kind, seed = self.sampler.value, self.eta.value, self.kind.value, self.seed.value
         count = self.schedule.num_timesteps if self.all_steps.value else self.steps.value
-        digit, guidance = self.digit.value, self.guidance.value
+        label, guidance = self.label.value, self.guidance.value
         self.eta.disabled = self.all_steps.disabled = self.kind.disabled = sampler == DDPM
         self.steps.disabled = sampler == DDPM or self.all_steps.value
-        self.guidance.disabled = digit < 0
-        model = self.model if digit < 0 else self.model.condition(digit, guidance)
-        asked = (digit, guidance if digit >= 0 else 1.0, seed)
+        self.guidance.disabled = label < 0
+        model = self.model if label < 0 else self.model.condition(label, guidance)
+        asked = (label, guidance if label >= 0 else 1.0, seed)
         if sampler == DDPM:
             return [Stage(("ddpm", asked), lambda run: self._make_ddpm(run, model, seed), self._show_samples, "DDPM")]
         way = (sampler, count, kind)
@@ -159,7 +159,7 @@ class EtaDial(Panel):
                 timesteps = sampler.create_timestep_schedule(count, kind).tolist()
                 samples = torch.stack([sampler.sample(shape, timesteps, value, generator=torch.Generator().manual_seed(seed))
                                        for value in SWEEP])
-        picture = sheet([list(samples[:, i]) for i in range(_SWEPT)], f"Four starts, each led to a digit at {len(SWEEP)} values "
+        picture = sheet([list(samples[:, i]) for i in range(_SWEPT)], f"Four starts, each led to an image at {len(SWEEP)} values "
                         "of η, from 0 on the left to 1 on the right.", f"Same starts, η from 0 to 1 ({note})",
                         [f"η = {value:g}" for value in SWEEP])
         return {"picture": picture}

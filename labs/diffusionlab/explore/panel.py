@@ -263,11 +263,12 @@ def whole(name: str, value: int, low: int, high: int, hint: str) -> widgets.Boun
     return _control(widgets.BoundedIntText(value=value, min=low, max=high, description=name, tooltip=hint))
 
 
-def digit_menu(model, digit: int) -> widgets.Dropdown:
-    """Which class to ask a model for, -1 for any; `digit` at first where there is one."""
-    count = model.num_classes if hasattr(model, "condition") else 0
-    options = [("any", -1), *((str(i), i) for i in range(count))]
-    return menu("digit", options, min(digit, count - 1) if count else -1, "which digit to ask for")
+def class_menu(model, label: int) -> widgets.Dropdown:
+    """Which class to ask a model for, -1 for any; `label` at first where there is one."""
+    names = model.class_names if hasattr(model, "condition") else ()
+    options = [("any", -1), *((name, i) for i, name in enumerate(names))]
+    word = "digit" if all(map(str.isdigit, names)) else "class"
+    return menu(word, options, min(label, len(names) - 1), f"which {word} to ask for")
 
 
 def _control(widget):

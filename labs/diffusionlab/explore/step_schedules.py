@@ -13,7 +13,7 @@ from ..pretrained import load_pretrained
 from ..runtime import standard_normal
 from ..schedule import NoiseSchedule
 from .paint import BLUE, GREEN, PURPLE, VERMILION, Drawing, axes, sheet
-from .panel import Panel, Stage, View, box, digit_menu, slider, whole
+from .panel import Panel, Stage, View, box, class_menu, slider, whole
 from .watched import Watched
 from .work import Run
 
@@ -63,7 +63,7 @@ class StepSchedules(Panel):
         self.ddim, self.model, self.schedule = ddim, model, schedule
         T = schedule.num_timesteps
         self.steps = slider("steps", min(8, T), 2, min(50, T), 1, "how many timesteps each schedule may visit")
-        self.digit = digit_menu(model, 3)
+        self.label = class_menu(model, 3)
         self.seed = whole("seed", 1, 0, 9999, "another seed, other starting noise")
         edges = np.linspace(T, 0, _BANDS + 1).astype(int)
         self.bands = [widgets.IntSlider(value=value, min=0, max=9, orientation="vertical", readout=False, description=f"{low}+",
@@ -71,7 +71,7 @@ class StepSchedules(Panel):
                       for value, high, low in zip((1, 1, 2, 3, 5, 7, 9, 9), edges, edges[1:])]
         self.dots, self.samples = View(), View()
         self._touched, self._partly = False, {}
-        super().__init__("Where the steps fall", [self.steps, self.digit, self.seed], [[(self.dots, 2.2)], [(self.samples, 2.2)]])
+        super().__init__("Where the steps fall", [self.steps, self.label, self.seed], [[(self.dots, 2.2)], [(self.samples, 2.2)]])
         words = widgets.HTML("<div class='dl-hint'>Draw your own: how densely steps fall, by t</div>")
         children = self.side.children
         self.side.children = (*children[:3], words, box(self.bands, "dl-bands"), *children[3:])
@@ -94,7 +94,7 @@ class StepSchedules(Panel):
     def stages(self) -> list[Stage]:
         """Each schedule and its samples, the pictures, and at last all timesteps and the distances from them."""
         steps, bands = self.steps.value, tuple(band.value for band in self.bands)
-        asked = (self.digit.value, self.seed.value)
+        asked = (self.label.value, self.seed.value)
         where = {kind: ("where", kind, steps, bands if kind == OWN else ()) for kind in (*KINDS, OWN)}
         made = {kind: ("made", *key, *asked) for kind, key in where.items()}
         everything = ("everything", *asked)
@@ -127,20 +127,20 @@ class StepSchedules(Panel):
         self._drawing.image.alpha_composite(layer)
         return self._drawing.picture(f"Timesteps visited by {', '.join(where)}, on the axis of t.")
 
-    def _start(self, digit: int, seed: int) -> tuple[NoiseModel, torch.Tensor]:
-        model = self.model if digit < 0 else self.model.condition(digit)
+    def _start(self, label: int, seed: int) -> tuple[NoiseModel, torch.Tensor]:
+        model = self.model if label < 0 else self.model.condition(label)
         generator = torch.Generator().manual_seed(seed)
         return model, standard_normal((_SAMPLES, *model.sample_shape), device=model.device, generator=generator)
 
-    def _samples(self, run: Run, timesteps: list[int], digit: int, seed: int) -> torch.Tensor:
-        model, x_T = self._start(digit, seed)
+    def _samples(self, run: Run, timesteps: list[int], label: int, seed: int) -> torch.Tensor:
+        model, x_T = self._start(label, seed)
         return self.ddim(Watched(model, run, len(timesteps)), self.schedule).sample(tuple(x_T.shape), timesteps, 0.0, x_T=x_T)
 
-    def _everything(self, run: Run, digit: int, seed: int) -> torch.Tensor:
+    def _everything(self, run: Run, label: int, seed: int) -> torch.Tensor:
         """All timesteps, one by one. Where it was stopped it goes on the next time."""
-        model, x_T = self._start(digit, seed)
+        model, x_T = self._start(label, seed)
         T = self.schedule.num_timesteps
-        x, done = self._partly.pop((digit, seed), (x_T, 0))
+        x, done = self._partly.pop((label, seed), (x_T, 0))
         sampler = self.ddim(Watched(model, run, T, done=done), self.schedule)
         try:
             with torch.no_grad():
@@ -148,7 +148,7 @@ class StepSchedules(Panel):
                     x, done = sampler.ddim_step(x, t, t - 1, 0.0), done + 1
         finally:
             if done < T:
-                self._partly[digit, seed] = x, done
+                self._partly[label, seed] = x, done
         return x
 
     def _picture(self, keys: list) -> dict:
