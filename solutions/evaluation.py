@@ -26,10 +26,11 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor], data: str = "mnist") -> Tensor:
-    """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it."""
-    # The network's checksum is in the folder's name: samples of another network are not taken for this one's.
-    folder = Path("runs") / f"evaluate-{read_card(f'{data}-unet')['sha256'][:12]}"
+def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor], data: str,
+            device: str | torch.device) -> Tensor:
+    """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it on the device."""
+    # Network and device are in the folder's name: samples of another network are not taken for this one's, nor those of another machine.
+    folder = Path("runs") / f"evaluate-{read_card(f'{data}-unet')['sha256'][:12]}-{torch.device(device).type}"
     folder.mkdir(parents=True, exist_ok=True)
     batches = []
     for start in progress(range(0, n, BATCH), cell):

@@ -47,7 +47,7 @@ def evaluate_quality(data: str, n: int, seed: int, device: str) -> None:
         def make(labels, generator, eta=eta):
             shape = (len(labels), *model.sample_shape)
             return DDIMSampler(model.condition(labels), schedule).sample(shape, STEPS, eta, generator=generator)
-        found[f"eta_{eta:g}"] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}", n, seed, make, data), data)
+        found[f"eta_{eta:g}"] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}", n, seed, make, data, device), data)
         print(f"eta = {eta:g}, {STEPS} steps: {found[f'eta_{eta:g}']}", flush=True)
     found["network_call_on_cpu"] = call_time(data)
     print(f"one network call: {found['network_call_on_cpu']}", flush=True)
@@ -69,7 +69,7 @@ def make_features(n: int, seed: int, device: str) -> None:
 
     def make(labels, generator):
         return DDPMSampler(model.condition(labels), schedule).sample((len(labels), *model.sample_shape), generator=generator)
-    x = samples("ddpm-1000", n, seed, make)
+    x = samples("ddpm-1000", n, seed, make, "mnist", device)
     card = {"name": "mnist-features-ddpm-1000", "samples": n, "sampler": "DDPM, all 1000 steps, posterior variance",
             "guidance": 1.0, "labels": "balanced: 0, 1, ..., 9, 0, 1, ...", "seed": seed, "torch": torch.__version__,
             "model_sha256": read_card("mnist-unet")["sha256"], "classifier_sha256": read_card("mnist-classifier")["sha256"],
@@ -83,7 +83,8 @@ def ship_real_features(folder: Path | None, device: str) -> None:
     x, labels = datasets.cifar10("test", folder=folder)
     classifier = load_classifier("cifar10", device)
     measure_classifier("cifar10", x, labels, device)
-    card = {"name": "cifar10-features-real", "images": len(x), "torch": torch.__version__,
+    card = {"name": "cifar10-features-real", "images": len(x), "image_files": datasets.image_files("cifar10", folder),
+            "torch": torch.__version__,
             "classifier_sha256": read_card("cifar10-classifier")["sha256"],
             "command": "python -m solutions.lab5_sampling.evaluate cifar10 features --images FOLDER"}
     write_checkpoint({"features": metrics.features(x, classifier).half(), "labels": labels.to(torch.uint8)}, {}, card)
@@ -112,6 +113,10 @@ networks, such as Inception's FID, are on another scale.""",
 Features of CIFAR-10's 10,000 test images, with their labels, by this course's classifier; they belong to its checksum, named
 here, and to no other network. The images themselves do not come with the course.""",
 }
+PREVIEW = """\
+**A preview.** This network was trained on a CPU and has seen {millions:.1f} million images, repeats included; that of Ho et al. (2020) saw 102
+million (800,000 steps of 128). How often its pictures are taken for what was asked stands below; look at them before you rely on it. On a GPU
+`python -m diffusionlab.train unet --data cifar10 --images FOLDER --half` trains one for as long as it should be."""
 SOURCES = {
     "mnist": "Images: MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0. Features and weights are derived from them.",
     "cifar10": "Images: CIFAR-10 (Krizhevsky 2009, \"Learning Multiple Layers of Features from Tiny Images\"); not part of the course."}
@@ -124,10 +129,16 @@ def in_words(value) -> str:
     return f"{value[0]} +- {value[1]}" if isinstance(value, list) else str(value)
 
 
+def is_preview(card: Mapping) -> bool:
+    """Whether a card's network is one for photographs that no GPU has trained."""
+    return card["name"] == "cifar10-unet" and all(each.get("device", card["device"]) == "cpu" for each in card.get("stretches") or [card])
+
+
 def markdown_card(name: str) -> str:
     """The model card as Markdown, from its JSON; draws the loss curve beside it."""
     card = read_card(name)
-    lines = [f"# {name}", "", LIMITS[name], "", "| | |", "|---|---|"]
+    preview = [PREVIEW.format(millions=card["steps"] * card["batch"] / 1e6), ""] if is_preview(card) else []
+    lines = [f"# {name}", "", *preview, LIMITS[name], "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {f'`{value}`' if key in ('command', 'sha256') else value} |"
               for key, value in card.items() if not isinstance(value, (list, Mapping)) and key != "name"]
     lines += [f"| measured: {key.replace('_', ' ')} | {in_words(value)} |" for key, value in card.get("evaluation", {}).items()]

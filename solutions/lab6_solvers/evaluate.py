@@ -84,7 +84,7 @@ def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
     def make(labels, generator):
         x_T = standard_normal((len(labels), *model.sample_shape), device=model.device, generator=generator)
         return SOLVERS[cell.solver](Denoiser(model.condition(labels), schedule), x_T, levels)
-    return samples(cell.name, n, seed, make)
+    return samples(cell.name, n, seed, make, "mnist", model.device)
 
 
 def gap(x: Tensor, baseline: Tensor) -> tuple[float, float]:

@@ -69,9 +69,11 @@ def test_samples_of_an_evaluation_are_made_once_and_kept(tmp_path, monkeypatch):
             raise KeyboardInterrupt  # stopped in the middle
         return torch.randn(len(labels), 2, generator=generator)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.samples("cell", 300, 0, make)
-    x = evaluation.samples("cell", 300, 0, make)
+        evaluation.samples("cell", 300, 0, make, "mnist", "cpu")
+    x = evaluation.samples("cell", 300, 0, make, "mnist", "cpu")
     assert [len(labels) for labels in made] == [125, 125, 125, 50]
     assert sum(made[:1] + made[2:], []) == [i % 10 for i in range(300)]
     assert x.shape == (300, 2) and len(x.unique()) == 600  # no batch repeats another
-    assert torch.equal(x, evaluation.samples("cell", 300, 0, make)) and len(made) == 4
+    assert torch.equal(x, evaluation.samples("cell", 300, 0, make, "mnist", "cpu")) and len(made) == 4
+    evaluation.samples("cell", 300, 0, make, "mnist", "cuda")  # what a CPU made is not a GPU's
+    assert len(made) == 7

@@ -20,7 +20,8 @@ def colours(tmp_path, monkeypatch):
     curve = [[100, 0.5], [200, 0.4]]
     unet, classifier = UNet(NoiseSchedule.linear(), (3, 8, 8), 10, widths=(32,), blocks=1), Classifier((3, 8, 8), 10, 4, 6)
     for name, model in {"unet": unet, "classifier": classifier}.items():
-        pretrained.save_checkpoint(model, {"name": f"cifar10-{name}", "data": "cifar10", "steps": 200, "loss_curve": curve})
+        pretrained.save_checkpoint(model, {"name": f"cifar10-{name}", "data": "cifar10", "steps": 200, "batch": 5000, "device": "cpu",
+                                           "loss_curve": curve})
     images = torch.rand(60, 3, 8, 8) * 2 - 1
     monkeypatch.setattr(datasets, "cifar10", lambda split, size=None, folder=None: (images, torch.arange(60) % 10))
     metrics.real_features.cache_clear()
@@ -46,14 +47,17 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     assert real.shape == (60, 6) and labels.tolist() == [i % 10 for i in range(60)]
     page = (checkpoints / "cifar10-unet.md").read_text()
     assert "photographs" in page and "Krizhevsky" in page and "MNIST" not in page and (checkpoints / "cifar10-unet-loss.png").exists()
+    assert "A preview" in page and "1.0 million images" in page
+    pretrained.write_card(pretrained.read_card("cifar10-unet") | {"device": "cuda"})
+    assert "preview" not in evaluate.markdown_card("cifar10-unet") and "preview" not in (checkpoints / "cifar10-classifier.md").read_text()
     assert (colours / "docs" / "images" / "colours.png").exists() and not (checkpoints / "mnist-unet.md").exists()
 
     monkeypatch.setattr(quality, "CELLS", quality.CELLS[:2])
     written = []
     monkeypatch.setattr(quality, "record", lambda *arguments: written.append(arguments) or "page")
-    run(quality, monkeypatch, "--data", "cifar10", "--samples", 20, "--long", 0, "--device", "cpu")
+    run(quality, monkeypatch, "--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--device", "cpu")
     (_, part, data, _, result), = written
-    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12
+    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12 and result["bf16"]
 
 
 def test_a_network_that_is_not_there_is_named(colours, monkeypatch, capsys):

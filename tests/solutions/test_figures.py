@@ -47,7 +47,9 @@ def test_the_page_says_what_was_measured_and_draws_it(tmp_path):
         assert f"(images/quality-mnist-{name}.png)" in text
         assert (tmp_path / "images" / f"quality-mnist-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "| 0.5 | 20.5 ± 0.0, 90.0% |" in text and "2.0 ± 0.1 at n = 500, 1.0 ± 0.1 at n = 1000" in text
-    assert text.count("| 41.07 |") == 1 and figures.machine_in_words("cpu") in text
+    assert text.count("| 41.07 |") == 1 and figures.machine_in_words("cpu") in text and "bfloat16" not in text
+    halved = result_as(lambda steps, eta: 1.0) | {"bf16": True}
+    assert "in bfloat16" in figures.record(tmp_path, "quality", "mnist", "cpu", halved).read_text(encoding="utf-8")
 
 
 def test_what_was_not_measured_is_said_and_what_was_stays(tmp_path):
@@ -61,8 +63,9 @@ def test_what_was_not_measured_is_said_and_what_was_stays(tmp_path):
     assert set(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))) == {"quality", "speed"}
 
 
+@pytest.mark.parametrize("bf16", [False, True])
 @pytest.mark.parametrize("cell", [Cell("uniform", 5, 0.5), Cell("quadratic", 5, 0.0), Cell("trailing", 10, 0.0)])
-def test_a_cell_is_sampled_with_its_schedule_and_eta(cell, monkeypatch):
+def test_a_cell_is_sampled_with_its_schedule_eta_and_precision(cell, bf16, monkeypatch):
     class Asked(NoiseModel):
         sample_shape, num_timesteps = (2,), 1000
 
@@ -75,10 +78,13 @@ def test_a_cell_is_sampled_with_its_schedule_and_eta(cell, monkeypatch):
 
         def forward(self, x, t):
             self.asked.append(int(t[0]))
+            assert torch.is_autocast_enabled("cpu") is bf16
             return self.inner(x, t)
-    model = Asked()
-    monkeypatch.setattr(quality, "samples", lambda name, n, seed, make, data: make(torch.arange(n) % 10, torch.Generator().manual_seed(seed)))
-    assert quality.sampled(cell, model, SCHEDULE, 20, 0, "mnist").shape == (20, 2)
+    model, names = Asked(), []
+    monkeypatch.setattr(quality, "samples", lambda name, n, seed, make, data, device: (names.append(name), make(
+        torch.arange(n) % 10, torch.Generator().manual_seed(seed)))[1])
+    assert quality.sampled(cell, model, SCHEDULE, 20, 0, "mnist", bf16).shape == (20, 2)
+    assert ("bf16" in names[0]) is bf16  # samples in one precision are not taken for those in another
     expected = DDIMSampler(model, SCHEDULE).create_timestep_schedule(cell.steps, cell.schedule_type)
     assert model.asked == expected.tolist()
 
