@@ -1,7 +1,7 @@
 """Train the networks that the course ships: `python -m diffusionlab.train unet` and `... classifier`.
 
 Each run keeps its state in runs/<name>/ and goes on from there when it is started again. At the end the weights and a
-model card are written to data/checkpoints/. Options that are not given are the network's own; see RECIPES.
+model card are written to data/checkpoints/; with --go-on a machine without runs/ goes on from these. Options that are not given are the network's own; see RECIPES.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from . import datasets
 from .classifier import Classifier
-from .pretrained import save_checkpoint
+from .pretrained import read_card, read_checkpoint, save_checkpoint
 from .schedule import NoiseSchedule
 from .unet import UNet
 
@@ -117,7 +117,15 @@ def train(args: argparse.Namespace) -> Path:
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds, curve, stretches = (state[key] for key in ("step", "seconds", "curve", "stretches"))
-        torch.manual_seed(args.seed + step)  # other batches than those already seen
+    elif args.go_on:
+        card, (config, weights) = read_card(f"{args.data}-{args.what}"), read_checkpoint(f"{args.data}-{args.what}")
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError:
+            raise ValueError(f"the shipped network is another one than asked for: {config}") from None
+        ema.module.load_state_dict(weights)
+        step, seconds, curve, stretches = card["steps"], 60 * card["minutes"], card["loss_curve"], card["stretches"]
+    torch.manual_seed(args.seed + step)  # other batches than those already seen
 
     def save_state() -> None:
         torch.save(dict(model=model.state_dict(), ema=ema.state_dict(), optimizer=optimizer.state_dict(),
@@ -200,6 +208,7 @@ def main() -> None:
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help="mirror half of the images")
     parser.add_argument("--focus", type=float, default=argparse.SUPPRESS, help="share of the UNet's timesteps drawn where images take shape")
     parser.add_argument("--half", action="store_true", help="store the weights in half precision")
+    parser.add_argument("--go-on", action="store_true", help="where there is no earlier run in runs/, begin with the shipped weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="compute in bfloat16 where that is safe; "

@@ -20,7 +20,7 @@ def run(tmp_path, monkeypatch):
 
     def run(what, steps, **options):
         defaults = dict(what=what, data="toy", steps=steps, minutes=0, batch=4, lr=1e-3, ema=0.9, drop_label=0.1,
-                        widths=[32, 32], blocks=1, dropout=0.0, flip=False, images=None, half=False, seed=0, device="cpu", compile=False, focus=0.5, width=8, stages=2, bf16=False)
+                        widths=[32, 32], blocks=1, dropout=0.0, flip=False, images=None, half=False, seed=0, device="cpu", compile=False, go_on=False, focus=0.5, width=8, stages=2, bf16=False)
         return training.train(argparse.Namespace(**(defaults | options)))
     return run
 
@@ -53,6 +53,23 @@ def test_a_run_that_is_trained_on_starts_a_new_stretch_and_one_that_was_stopped_
     assert {each["device"] for each in card["stretches"]} == {"cpu"}
     _, card = run("classifier", 4, lr=1e-3)
     assert card["steps"] == 5
+
+
+def test_a_machine_without_the_run_goes_on_from_what_was_shipped(run, tmp_path, monkeypatch):
+    model, card = run("unet", 100, batch=2)
+    monkeypatch.setattr(training, "read_card", lambda name: card)
+    monkeypatch.setattr(training, "read_checkpoint", lambda name: (model.config, model.state_dict()))
+    (tmp_path / "runs/toy-unet/state.pt").unlink()
+    same, _ = run("unet", 100, batch=2, go_on=True)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters()))  # there was nothing to be done
+    (tmp_path / "runs/toy-unet/state.pt").unlink()
+    trained, further = run("unet", 200, batch=2, go_on=True)
+    assert further["steps"] == 200 and [step for step, _ in further["loss_curve"]] == [100, 200]
+    assert [(each["from_step"], each["to_step"]) for each in further["stretches"]] == [(0, 100), (100, 200)]
+    assert not torch.equal(next(model.parameters()), next(trained.parameters()))
+    (tmp_path / "runs/toy-unet/state.pt").unlink()
+    with pytest.raises(ValueError, match="another one than asked for"):
+        run("unet", 200, widths=[32], go_on=True)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(run):
