@@ -135,12 +135,18 @@ def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tu
 def in_mixed_precision(sampler: Sampler, dtype: torch.dtype = torch.bfloat16) -> Sampler:
     """The same sampler with its network in half precision where that is safe (torch.autocast) and results in float32."""
     def sample(*args, **kwargs) -> Tensor:
-        # For both kinds of device: a sampler does not say where its network is, and a machine with a GPU can run one on its CPU.
-        with ExitStack() as stack:
-            for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-                stack.enter_context(torch.autocast(device, dtype))
+        with mixed_precision(dtype):
             return sampler(*args, **kwargs).float()
     return sample
+
+
+@contextmanager
+def mixed_precision(dtype: torch.dtype = torch.bfloat16):
+    """Networks that are called within compute in half precision where that is safe (torch.autocast), on whatever device they are."""
+    with ExitStack() as stack:
+        for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+            stack.enter_context(torch.autocast(device, dtype))
+        yield
 
 
 def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:

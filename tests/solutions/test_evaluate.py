@@ -53,11 +53,12 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     assert (colours / "docs" / "images" / "colours.png").exists() and not (checkpoints / "mnist-unet.md").exists()
 
     monkeypatch.setattr(quality, "CELLS", quality.CELLS[:2])
-    written = []
+    written, compiled = [], []
+    monkeypatch.setattr(quality, "compile_if_faster", lambda model, batch: compiled.append((batch, torch.is_autocast_enabled("cpu"))))
     monkeypatch.setattr(quality, "record", lambda *arguments: written.append(arguments) or "page")
-    run(quality, monkeypatch, "--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--device", "cpu")
+    run(quality, monkeypatch, "--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--compile", "--device", "cpu")
     (_, part, data, _, result), = written
-    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12 and result["bf16"]
+    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12 and result["bf16"] and compiled == [(125, True)]
 
 
 def test_a_network_that_is_not_there_is_named(colours, monkeypatch, capsys):
