@@ -333,7 +333,9 @@ def _images(grid: Sequence[Sequence[Tensor]], titles: Sequence, rows: Sequence, 
     ax = figure.add_axes((margin / total[0], 0, scale * width / total[0], scale * height / total[1]))
     sheet = sheet[..., 0] if C == 1 else (sheet + 1) / 2
     ax.imshow(sheet, cmap="gray", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    ax.set_xticks([c * (W + gap) + W / 2 for c in range(len(titles))], titles, fontsize=9)
+    longest = max((len(str(title)) for title in titles), default=1)
+    fits = 9 * scale * (W + gap) / (9 * longest)  # so that neighbours do not touch; a small letter takes 9 pixels or less
+    ax.set_xticks([c * (W + gap) + W / 2 for c in range(len(titles))], titles, fontsize=min(9, fits))
     ax.set_yticks([r * (H + gap) + H / 2 for r in range(len(rows))], rows, fontsize=9)
     ax.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
     ax.spines[:].set_visible(False)

@@ -11,8 +11,9 @@ from PIL import Image
 matplotlib.use("agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 
-from diffusionlab import plots  # noqa: E402
+from diffusionlab import datasets, plots  # noqa: E402
 
 
 class Sampler:
@@ -238,3 +239,10 @@ def test_under_validate_pictures_and_measurements_take_no_time(shown, monkeypatc
     plots.beside_expected("digits")(lambda: called.append(1))
     plots.when_written(lambda: called.append(1))
     assert called == [] and shown == []
+
+
+def test_long_titles_of_narrow_columns_do_not_touch():
+    figure = plots.image_grid(torch.zeros(10, 3, 32, 32), columns=10, titles=datasets.CLASSES["cifar10"])
+    FigureCanvasAgg(figure).draw()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) == 10 and all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:]))
