@@ -43,6 +43,7 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     checkpoints = colours / "data" / "checkpoints"
     card = json.loads((checkpoints / "cifar10-unet.json").read_text())["evaluation"]
     assert card["eta_0"]["n"] == 20 and 0 <= card["eta_1"]["judged_as_asked"] <= 1 and card["network_call_on_cpu"]["milliseconds"] > 0
+    assert {"eta_0_guidance_3", "eta_1_guidance_3"} <= set(card)
     real, labels = metrics.real_features("cifar10")
     assert real.shape == (60, 6) and labels.tolist() == [i % 10 for i in range(60)]
     page = (checkpoints / "cifar10-unet.md").read_text()
