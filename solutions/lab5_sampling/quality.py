@@ -1,13 +1,14 @@
 """Quality by number of steps, eta and schedule, beside the published table: `python -m solutions.lab5_sampling.quality`.
 
-Makes the samples of every cell, judges them, and writes docs/figures.md with its plots. Samples are kept in runs/ as they are made: started
-again, it goes on from there. On two CPU cores the whole table takes more than an hour, on a GPU minutes.
+Makes the samples of every cell, judges them, and writes docs/figures.md with its plots. Samples are kept in runs/ as they are made, and cells in
+figures.json as they are judged: started again, it goes on from there. On two CPU cores the whole table takes more than an hour, on a GPU minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 
 from torch import Tensor
@@ -19,7 +20,7 @@ from diffusionlab.schedule import NoiseSchedule
 from solutions.evaluation import BATCH, judge, samples
 
 from .ddim import DDIMSampler
-from .figures import CELLS, LONG, Cell, record
+from .figures import CELLS, LONG, Cell, read_figures, record
 
 
 def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed: int, data: str, bf16: bool) -> Tensor:
@@ -30,6 +31,18 @@ def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
         sample = in_mixed_precision(sampler.sample) if bf16 else sampler.sample
         return sample((len(labels), *model.sample_shape), timesteps, cell.eta, generator=generator)
     return samples(cell.name + "-bf16" * bf16, n, seed, make, data, model.device)
+
+
+def measured_cells(out: Path, data: str, made_with: dict) -> dict[Cell, dict]:
+    """The cells that figures.json has of the same network, judge, device, precision and seed: they need not be made again."""
+    result = read_figures(out).get("quality", {}).get(data, {})
+    same = all(result.get(key) == value for key, value in made_with.items())
+    return {Cell(each["schedule_type"], each["steps"], each["eta"]): each for each in result.get("cells", ()) if same}
+
+
+def days(cells: list[dict]) -> str:
+    """When cells were made: a day, or the first and the last."""
+    return " to ".join(sorted({min(each["date"] for each in cells), max(each["date"] for each in cells)}))
 
 
 def main() -> None:
@@ -55,15 +68,21 @@ def main() -> None:
     if args.compile:
         with mixed_precision() if args.bf16 else nullcontext():
             print(compile_if_faster(model, BATCH), flush=True)
-    sizes, found = {cell: args.samples for cell in CELLS} | ({cell: args.long for cell in LONG} if args.long else {}), []
+    sizes = {cell: args.samples for cell in CELLS} | ({cell: args.long for cell in LONG} if args.long else {})
+    made_with = {"network": read_card(f"{args.data}-unet")["sha256"][:12], "judge": read_card(f"{args.data}-classifier")["sha256"][:12],
+                 "device": model.device.type, "bf16": args.bf16, "seed": args.seed}
+    found = measured_cells(args.out, args.data, made_with)
     for number, (cell, n) in enumerate(sizes.items(), 1):
-        x = sampled(cell, model, schedule, n, args.seed, args.data, args.bf16)
-        found.append(cell._asdict() | judge(x, args.data))
-        if 0 < args.long < n and cell.schedule_type == "uniform":
-            found[-1]["fewer"] = judge(x[:args.long], args.data)  # to be compared with the cells of 1000 steps
-        print(f"{number}/{len(sizes)} {cell.name}: {found[-1]}", flush=True)
-    network = read_card(f"{args.data}-unet")["sha256"][:12]
-    print(record(args.out, "quality", args.data, args.device, {"network": network, "bf16": args.bf16, "cells": found}))
+        if new := cell not in found or found[cell]["n"] != n:
+            x = sampled(cell, model, schedule, n, args.seed, args.data, args.bf16)
+            found[cell] = cell._asdict() | judge(x, args.data) | {"date": date.today().isoformat()}
+            if 0 < args.long < n and cell.schedule_type == "uniform":
+                found[cell]["fewer"] = judge(x[:args.long], args.data)  # to be compared with the cells of 1000 steps
+        print(f"{number}/{len(sizes)} {cell.name}: {found[cell]}", flush=True)
+        if (new or number == len(sizes)) and set(found) >= set(CELLS):  # the page shows these, whatever is still to come
+            cells = [found[each] for each in sizes if each in found]
+            page = record(args.out, "quality", args.data, args.device, made_with | {"date": days(cells), "cells": cells})
+    print(page)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,18 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     written, compiled = [], []
     monkeypatch.setattr(quality, "compile_if_faster", lambda model, batch: compiled.append((batch, torch.is_autocast_enabled("cpu"))))
     monkeypatch.setattr(quality, "record", lambda *arguments: written.append(arguments) or "page")
-    run(quality, monkeypatch, "--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--compile", "--device", "cpu")
+    table = ("--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--compile", "--device", "cpu")
+    run(quality, monkeypatch, *table)
     (_, part, data, _, result), = written
     assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12 and result["bf16"] and compiled == [(125, True)]
+
+    # What the page has of the same network, judge, device, precision and seed is not made again.
+    (colours / "docs" / "figures.json").write_text(json.dumps({"quality": {"cifar10": result}}))
+    monkeypatch.setattr(quality, "sampled", lambda *arguments: pytest.fail("made again"))
+    run(quality, monkeypatch, *table)
+    assert written[-1][-1]["cells"] == result["cells"] and written[-1][-1]["date"] == result["cells"][0]["date"]
+    with pytest.raises(pytest.fail.Exception, match="made again"):
+        run(quality, monkeypatch, *table, "--seed", 1)
 
 
 def test_a_network_that_is_not_there_is_named(colours, monkeypatch, capsys):

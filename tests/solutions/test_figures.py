@@ -38,6 +38,9 @@ def test_results_in_the_published_order_agree_and_in_the_opposite_one_do_not():
     turned = found_as(lambda steps, eta: -PUBLISHED.get((steps, eta), 0.0))
     assert trends(turned)[0] == 0 and len(trends(turned)[1]) == same
     assert trends(found_as(lambda steps, eta: 5.0)) == (0, [], same)
+    # Without samples of one size on both sides nothing is said.
+    alone = {cell: {key: value for key, value in each.items() if key != "fewer"} for cell, each in published.items()}
+    assert 0 < trends(alone)[0] < same
 
 
 def test_the_page_says_what_was_measured_and_draws_it(tmp_path):
