@@ -14,10 +14,11 @@ from selenium.webdriver.common.keys import Keys
 
 from autograder.build import instructor_notebook, student_notebook
 from autograder.course import ROOT, Lab
+from diffusionlab import datasets
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-TITLES = ("From clean to noise", "Points on their way", "Where the steps fall", "The dial η", "Speed against quality")
+TITLES = ("From clean to noise", "Points on their way", "Where the steps fall", "The dial η", "Speed against quality", "The dial η")
 
 
 def only_panels(notebook):
@@ -112,6 +113,11 @@ def test_all_panels_are_there_and_no_cell_failed(filled):
     assert not filled.browser.find_elements(By.CSS_SELECTOR, ".jp-OutputArea-output[data-mime-type*='stderr'], .jp-RenderedText[data-mime-type*='error']")
     for panel in filled.panels():
         assert panel.find_elements(By.CSS_SELECTOR, "figure img")
+
+
+def test_the_last_dial_asks_for_photographs_by_their_names(filled):
+    options = [option.text for option in filled.panels()[-1].find_elements(By.CSS_SELECTOR, "option")]
+    assert {"any", *datasets.CLASSES["cifar10"]} <= set(options) and "7" not in options
 
 
 def test_dragging_eta_changes_the_picture_and_the_numbers_are_the_samplers(filled):
