@@ -1,7 +1,8 @@
 """Train the networks that the course ships: `python -m diffusionlab.train unet` and `... classifier`.
 
 Each run keeps its state in runs/<name>/ and goes on from there when it is started again. At the end the weights and a
-model card are written to data/checkpoints/; with --go-on a machine without runs/ goes on from these. Options that are not given are the network's own; see RECIPES.
+model card are written to data/checkpoints/; with --go-on a machine without runs/ goes on from these. Options that are not
+given are the network's own; see RECIPES.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ def train(args: argparse.Namespace) -> Path:
         except RuntimeError:
             raise ValueError(f"the shipped network is another one than asked for: {config}") from None
         ema.module.load_state_dict(weights)
-        step, seconds, curve, stretches = card["steps"], 60 * card["minutes"], card["loss_curve"], card["stretches"]
+        step, seconds, curve, stretches = card["steps"], 60 * card["minutes"], card["loss_curve"], card.get("stretches", [])
+        if step >= args.steps:
+            raise ValueError(f"there is nothing to do: the shipped network has had {step} steps; ask for more with --steps")
     torch.manual_seed(args.seed + step)  # other batches than those already seen
 
     def save_state() -> None:
@@ -134,9 +137,9 @@ def train(args: argparse.Namespace) -> Path:
 
     # A finished run can be trained on, with more steps or minutes: a new stretch, whose learning rate rises and falls anew.
     # A run that was stopped goes on with the stretch it was in.
-    asked = {"to_step": args.steps, "to_minutes": args.minutes, "peak_learning_rate": args.lr}
+    asked = {"to_step": args.steps, "to_minutes": args.minutes, "peak_learning_rate": args.lr, "batch": args.batch, "device": args.device}
     if not stretches or asked != {key: stretches[-1].get(key) for key in asked}:
-        stretches.append(asked | {"from_step": step, "from_minutes": round(seconds / 60, 1), "device": args.device, "bf16": args.bf16})
+        stretches.append(asked | {"from_step": step, "from_minutes": round(seconds / 60, 1), "bf16": args.bf16})
     first_step, first_second = stretches[-1]["from_step"], 60 * stretches[-1]["from_minutes"]
 
     def progress() -> float:

@@ -22,6 +22,7 @@ from diffusionlab.pretrained import (checkpoint_path, default_device, load_class
                                      write_card, write_checkpoint)
 from diffusionlab.runtime import progress, standard_normal
 from diffusionlab.schedule import NoiseSchedule
+from diffusionlab.train import RECIPES
 from solutions.evaluation import balanced, judge, samples, seconds, seeded
 
 from .ddim import DDIMSampler
@@ -50,9 +51,8 @@ def evaluate_quality(data: str, n: int, seed: int, device: str) -> None:
         def make(labels, generator, eta=eta, guidance=guidance):
             shape = (len(labels), *model.sample_shape)
             return DDIMSampler(model.condition(labels, guidance), schedule).sample(shape, STEPS, eta, generator=generator)
-        pushed = f"-guidance-{guidance:g}" if guidance != 1 else ""
-        key = f"eta-{eta:g}{pushed}".replace("-", "_")
-        found[key] = judge(samples(f"ddim-{STEPS}-eta-{eta:g}{pushed}", n, seed, make, data, device), data)
+        key = f"eta_{eta:g}" + (f"_guidance_{guidance:g}" if guidance != 1 else "")
+        found[key] = judge(samples(f"ddim-{STEPS}-{key}", n, seed, make, data, device), data)
         print(f"eta = {eta:g}, guidance {guidance:g}, {STEPS} steps: {found[key]}", flush=True)
     found["network_call_on_cpu"] = call_time(data)
     print(f"one network call: {found['network_call_on_cpu']}", flush=True)
@@ -120,8 +120,8 @@ here, and to no other network. The images themselves do not come with the course
 }
 PREVIEW = """\
 **A preview.** This network was trained on a CPU and has seen {millions:.1f} million images, repeats included; that of Ho et al. (2020) saw 102
-million (800,000 steps of 128). How often its pictures are taken for what was asked stands below; look at them before you rely on it. On a GPU
-`python -m diffusionlab.train unet --data cifar10 --images FOLDER --half` trains one for as long as it should be."""
+million (800,000 steps of 128). How often its pictures are taken for what was asked stands below; look at them before you rely on it.
+`python -m diffusionlab.train unet --data cifar10 --images FOLDER --half`, meant for a GPU, shows one {recipe:.0f} million."""
 SOURCES = {
     "mnist": "Images: MNIST (LeCun, Cortes and Burges), CC BY-SA 3.0. Features and weights are derived from them.",
     "cifar10": "Images: CIFAR-10 (Krizhevsky 2009, \"Learning Multiple Layers of Features from Tiny Images\"); not part of the course."}
@@ -139,10 +139,18 @@ def is_preview(card: Mapping) -> bool:
     return card["name"] == "cifar10-unet" and all(each.get("device", card["device"]) == "cpu" for each in card.get("stretches") or [card])
 
 
+def images_seen(card: Mapping) -> int:
+    """How many images a network has been trained on, repeats included."""
+    stretches = card.get("stretches") or [{"from_step": 0}]
+    ends = [*(each["from_step"] for each in stretches[1:]), card["steps"]]
+    return sum((end - each["from_step"]) * each.get("batch", card["batch"]) for each, end in zip(stretches, ends))
+
+
 def markdown_card(name: str) -> str:
     """The model card as Markdown, from its JSON; draws the loss curve beside it."""
     card = read_card(name)
-    preview = [PREVIEW.format(millions=card["steps"] * card["batch"] / 1e6), ""] if is_preview(card) else []
+    recipe = RECIPES["cifar10"]["unet"]
+    preview = [PREVIEW.format(millions=images_seen(card) / 1e6, recipe=recipe["steps"] * recipe["batch"] / 1e6), ""] if is_preview(card) else []
     lines = [f"# {name}", "", *preview, LIMITS[name], "", "| | |", "|---|---|"]
     lines += [f"| {key.replace('_', ' ')} | {f'`{value}`' if key in ('command', 'sha256') else value} |"
               for key, value in card.items() if not isinstance(value, (list, Mapping)) and key != "name"]
@@ -170,7 +178,7 @@ def draw_picture(data: str, seed: int, device: str) -> Path:
     made = [DDPMSampler(model, schedule).sample(shape, x_T=x_T, generator=seeded(seed + 1)),
             DDIMSampler(model, schedule).sample(shape, 20, x_T=x_T)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM", "DDIM"]), colors=64 if data == "mnist" else 256))
+    path.write_bytes(plots.to_png(plots.image_grid(torch.cat(made), columns=10, rows=["DDPM", "DDIM"])))
     return path
 
 
