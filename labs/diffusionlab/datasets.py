@@ -79,8 +79,11 @@ def image_files(data: str, folder: Path | None = None) -> str:
     """What a data set's images are read from: their original, or a copy that was compressed with losses; for model cards.
 
     Args:
-        data: "mnist" or "cifar10".
+        data: the data set's name; only "cifar10" comes in two forms.
         folder: as for `cifar10`.
+
+    Returns:
+        ORIGINAL, or words for the copy.
     """
     folder = data_dir() if folder is None else Path(folder)
     return ORIGINAL if data != "cifar10" or (folder / "cifar-10-batches-py").is_dir() else "recompressed as JPEG, slightly lossy"

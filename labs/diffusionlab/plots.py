@@ -243,8 +243,10 @@ def show(figure: Figure) -> None:
         _display(_image(png, figure.get_label()), f"[picture: {figure.get_label()}]")
 
 
-def to_png(figure: Figure, colors: int = 64) -> bytes:
-    """The figure as a small PNG: a palette of so many colours is enough for grey digits and a few curves."""
+def to_png(figure: Figure, colors: int | None = None) -> bytes:
+    """The figure as a small PNG with a palette of so many colours; None for 64, enough for grey digits and a few curves, or 256 for photographs."""
+    if colors is None:
+        colors = 256 if any(image.get_array().ndim == 3 for ax in figure.axes for image in ax.images) else 64
     buffer, small = BytesIO(), BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, facecolor="white")
     plt.close(figure)  # a figure made with pyplot would be shown a second time at the end of the cell
@@ -333,8 +335,8 @@ def _images(grid: Sequence[Sequence[Tensor]], titles: Sequence, rows: Sequence, 
     ax = figure.add_axes((margin / total[0], 0, scale * width / total[0], scale * height / total[1]))
     sheet = sheet[..., 0] if C == 1 else (sheet + 1) / 2
     ax.imshow(sheet, cmap="gray", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    longest = max((len(str(title)) for title in titles), default=1)
-    fits = 9 * scale * (W + gap) / (9 * longest)  # so that neighbours do not touch; a small letter takes 9 pixels or less
+    longest = max((len(str(title)) for title in titles), default=0)
+    fits = scale * (W + gap) / max(longest, 1)  # so that neighbours do not touch: a letter is hardly wider than its points in pixels
     ax.set_xticks([c * (W + gap) + W / 2 for c in range(len(titles))], titles, fontsize=min(9, fits))
     ax.set_yticks([r * (H + gap) + H / 2 for r in range(len(rows))], rows, fontsize=9)
     ax.tick_params(top=True, bottom=False, labeltop=True, labelbottom=False, length=0)
@@ -372,6 +374,6 @@ def _curves(ax: Axes, named, xlabel, ylabel, logx, logy, floor, point_labels) ->
     if logx:  # the values themselves read better than powers of ten
         values = sorted({float(value) for x, _ in named.values() for value in x})
         ax.set_xticks(values, [f"{value:.3g}" for value in values])
-        ax.minorticks_off()
+        ax.xaxis.minorticks_off()
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)

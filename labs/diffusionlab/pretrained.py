@@ -27,7 +27,7 @@ def load_pretrained(name: str = "mnist", device: str | torch.device | None = Non
     """The pretrained UNet for a data set, ready for sampling: evaluation mode, no gradients.
 
     Args:
-        name: "mnist"; "cifar10" where that network is in data/checkpoints.
+        name: "mnist" or "cifar10".
         device: where to put it; None takes CUDA where there is a GPU, else the CPU.
 
     Raises:

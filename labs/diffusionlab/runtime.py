@@ -206,11 +206,12 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
 @contextmanager
 def waiting_refused():
     """On a GPU: whatever waits for a value raises RuntimeError. Found out only while recording, it would leave torch's memory in disorder."""
+    before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
-        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.set_sync_debug_mode(before)
 
 
 @dataclass(frozen=True)

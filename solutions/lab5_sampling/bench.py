@@ -142,7 +142,7 @@ def main() -> None:
         parser.error("--batch and --repeats must be at least 1")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; leave --device out")
-    if args.device.startswith("cuda"):
+    if torch.device(args.device).index is not None:  # one of several GPUs
         torch.cuda.set_device(args.device)
     try:
         model, schedule = load_pretrained(args.data, args.device), NoiseSchedule.linear()

@@ -171,7 +171,7 @@ def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> 
         y += max(image.height for image in row) + margin
     if numbers:
         ImageDraw.Draw(paper).text((margin, y), numbers, "black", _font(20))
-    return _png(paper.quantize(64, dither=Image.Dither.NONE))
+    return _png(paper.quantize(256, dither=Image.Dither.NONE))
 
 
 @cache

@@ -265,7 +265,8 @@ def whole(name: str, value: int, low: int, high: int, hint: str) -> widgets.Boun
 
 def class_menu(model, label: int) -> widgets.Dropdown:
     """Which class to ask a model for, -1 for any; `label` at first where there is one."""
-    names = model.class_names if hasattr(model, "condition") else ()
+    names = getattr(model, "class_names", map(str, range(model.num_classes))) if hasattr(model, "condition") else ()
+    names = tuple(names)
     options = [("any", -1), *((name, i) for i, name in enumerate(names))]
     word = "digit" if all(map(str.isdigit, names)) else "class"
     return menu(word, options, min(label, len(names) - 1), f"which {word} to ask for")
