@@ -29,14 +29,15 @@ def seeded(seed: int) -> torch.Generator:
 def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generator], Tensor], data: str,
             device: str | torch.device) -> Tensor:
     """n conditional samples, each batch kept in a file as soon as `make(labels, generator)` has made it on the device."""
-    # Network and device are in the folder's name: samples of another network are not taken for this one's, nor those of another machine.
+    # Network and device are in the folder's name: samples of another network are not taken for this one's, nor a CPU's for a GPU's.
     folder = Path("runs") / f"evaluate-{read_card(f'{data}-unet')['sha256'][:12]}-{torch.device(device).type}"
     folder.mkdir(parents=True, exist_ok=True)
     batches = []
     for start in progress(range(0, n, BATCH), cell):
-        path = folder / f"{cell}-n{n}-seed{seed}-{start}.pt"
+        labels = balanced(n)[start:start + BATCH]
+        path = folder / f"{cell}-seed{seed}-{start}-{len(labels)}.pt"  # the first of n samples are the same whatever n is
         if not path.exists():
-            x = make(balanced(n)[start:start + BATCH], seeded(seed * 100_000 + start)).cpu()
+            x = make(labels, seeded(seed * 100_000 + start)).cpu()
             torch.save(x, path.with_suffix(".tmp"))
             path.with_suffix(".tmp").replace(path)
         batches.append(torch.load(path, weights_only=True))

@@ -42,16 +42,16 @@ COMMANDS = {"mnist": "make bench-quality", "cifar10": 'make bench-quality ARGS="
             "cpu": 'make bench ARGS="--device cpu --out docs"', "cuda": 'make bench ARGS="--device cuda --out docs"'}
 
 
-REMARKS = {"mnist": """\
-How to read it. In both tables few steps cost most at eta = 1: its fresh noise grows with the length of a step, and what the last long steps leave
-behind nobody removes. In the published table eta = 1 stays behind with 50 and 100 steps, too. Here it does not, and two reasons offer themselves.
-A photograph shows a little noise that is left in it, while a digit is black or white nearly everywhere, and a classifier's features look past it. And
-near the noise floor n samples cannot tell one cell from another: a difference of less than twice its spread is none.""",
-           "cifar10": """\
-How to read it. Most of each distance is the network's own, above all while it is [a preview](../data/checkpoints/cifar10-unet.md): no number of steps
-takes that away. What the sampler adds shows the published order more clearly than digits do. With few steps eta = 1 is far behind, for fresh noise that
-nobody clears away is seen in a photograph. With 100 steps that is over, and some fresh noise seems to help, as it washes out what a weak network got
-wrong earlier; so few samples cannot settle it."""}
+REMARKS = {
+    "mnist": """\
+How to read it. In both tables few steps cost most at eta = 1: its fresh noise grows with the length of a step, and the last long steps leave little
+time to put in what it has washed out. In the published table eta = 1 stays behind with 50 and 100 steps, too; here it does not. Near the noise
+floor n samples cannot tell one cell from another: a difference of less than twice its spread is none.""",
+    "cifar10": """\
+How to read it. From 20 steps on most of a distance is the network's own, above all while it is [a preview](../data/checkpoints/cifar10-unet.md): no
+number of steps takes that away. What the sampler adds shows the published order more clearly than digits do. With few steps eta = 1 is far behind, and
+what one sees is not noise: its pictures are paler and smoother, for the last steps are too few to put details back. With 100 steps no difference is
+left that so few samples could show."""}
 
 
 def distance(each: dict, n: int | None = None) -> tuple[float, float] | None:
@@ -94,7 +94,7 @@ def entry(found: dict[Cell, dict], cell: Cell) -> str:
 
 
 def measured(key: str, result: dict) -> str:
-    return f"Measured on {result['date']}, {result['machine']}, torch {result['torch']}, by `{COMMANDS[key]}`"
+    return f"Measured on {result['date']}, {result['machine']}, torch {result['torch']}, by `{result.get('command', COMMANDS[key])}`"
 
 
 def quality_section(data: str, result: dict, images: Path) -> list[str]:
@@ -122,7 +122,8 @@ def quality_section(data: str, result: dict, images: Path) -> list[str]:
                             [[f"{eta:g}", *(f"{PUBLISHED[n, eta]:g}" for n in published_steps)] for eta in ETAS])
     same, opposite, silent = trends(found)
     lines += ["", f"Of the pairs of cells that differ in steps alone or in eta alone, {same} are in the published order, {len(opposite)} in the "
-              f"opposite one, and {silent} too near to each other to tell. Pairs with 1000 steps are compared at the smaller n.", ""]
+              f"opposite one, and {silent} too near to each other to tell." +
+              " Pairs with 1000 steps are compared at the smaller n." * any(cell in found for cell in LONG), ""]
     lines += [*(f"- opposite: {each}" for each in opposite), ""] if opposite else []
     lines += [REMARKS[data], ""] if data in REMARKS else []
 

@@ -7,17 +7,20 @@ figures.json as they are judged: started again, it goes on from there. On two CP
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.runtime import compile_if_faster, in_mixed_precision, mixed_precision
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import BATCH, judge, samples
+from solutions.evaluation import BATCH, judge, machine_in_words, samples
 
 from .ddim import DDIMSampler
 from .figures import CELLS, LONG, Cell, read_figures, record
@@ -34,7 +37,7 @@ def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
 
 
 def measured_cells(out: Path, data: str, made_with: dict) -> dict[Cell, dict]:
-    """The cells that figures.json has of the same network, judge, device, precision and seed: they need not be made again."""
+    """The cells that figures.json has of the same network, judge, machine, precision and seed: they need not be made again."""
     result = read_figures(out).get("quality", {}).get(data, {})
     same = all(result.get(key) == value for key, value in made_with.items())
     return {Cell(each["schedule_type"], each["steps"], each["eta"]): each for each in result.get("cells", ()) if same}
@@ -70,19 +73,27 @@ def main() -> None:
             print(compile_if_faster(model, BATCH), flush=True)
     sizes = {cell: args.samples for cell in CELLS} | ({cell: args.long for cell in LONG} if args.long else {})
     made_with = {"network": read_card(f"{args.data}-unet")["sha256"][:12], "judge": read_card(f"{args.data}-classifier")["sha256"][:12],
-                 "device": model.device.type, "bf16": args.bf16, "seed": args.seed}
-    found = measured_cells(args.out, args.data, made_with)
+                 "machine": machine_in_words(args.device), "torch": torch.__version__, "bf16": args.bf16, "seed": args.seed}
+    found = {cell: each for cell, each in measured_cells(args.out, args.data, made_with).items() if each["n"] == sizes.get(cell, each["n"])}
+    command = "make bench-quality" + (f' ARGS="{shlex.join(sys.argv[1:])}"' if sys.argv[1:] else "")
+
+    def write_page() -> Path | None:
+        """The page, as soon as it has what it must show."""
+        cells = [found[each] for each in [*CELLS, *LONG] if each in found]
+        return record(args.out, "quality", args.data, args.device, made_with | {"date": days(cells), "command": command, "cells": cells}) \
+            if set(found) >= set(CELLS) else None
+
     for number, (cell, n) in enumerate(sizes.items(), 1):
-        if new := cell not in found or found[cell]["n"] != n:
+        if cell not in found:
             x = sampled(cell, model, schedule, n, args.seed, args.data, args.bf16)
             found[cell] = cell._asdict() | judge(x, args.data) | {"date": date.today().isoformat()}
-            if 0 < args.long < n and cell.schedule_type == "uniform":
-                found[cell]["fewer"] = judge(x[:args.long], args.data)  # to be compared with the cells of 1000 steps
+            write_page()
         print(f"{number}/{len(sizes)} {cell.name}: {found[cell]}", flush=True)
-        if (new or number == len(sizes)) and set(found) >= set(CELLS):  # the page shows these, whatever is still to come
-            cells = [found[each] for each in sizes if each in found]
-            page = record(args.out, "quality", args.data, args.device, made_with | {"date": days(cells), "cells": cells})
-    print(page)
+    for cell, n in sizes.items():  # to be compared with the cells of 1000 steps
+        if 0 < args.long < n and cell.schedule_type == "uniform" and found[cell].get("fewer", {}).get("n") != args.long:
+            found[cell]["fewer"] = judge(sampled(cell, model, schedule, args.long, args.seed, args.data, args.bf16), args.data)
+            print(f"{cell.name}, the first {args.long}: {found[cell]['fewer']}", flush=True)
+    print(write_page())
 
 
 if __name__ == "__main__":

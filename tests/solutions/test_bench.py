@@ -75,5 +75,6 @@ def test_samples_of_an_evaluation_are_made_once_and_kept(tmp_path, monkeypatch):
     assert sum(made[:1] + made[2:], []) == [i % 10 for i in range(300)]
     assert x.shape == (300, 2) and len(x.unique()) == 600  # no batch repeats another
     assert torch.equal(x, evaluation.samples("cell", 300, 0, make, "mnist", "cpu")) and len(made) == 4
+    assert torch.equal(x[:250], evaluation.samples("cell", 250, 0, make, "mnist", "cpu")) and len(made) == 4
     evaluation.samples("cell", 300, 0, make, "mnist", "cuda")  # what a CPU made is not a GPU's
     assert len(made) == 7

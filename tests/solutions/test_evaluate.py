@@ -59,16 +59,20 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     monkeypatch.setattr(quality, "record", lambda *arguments: written.append(arguments) or "page")
     table = ("--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--compile", "--device", "cpu")
     run(quality, monkeypatch, *table)
-    (_, part, data, _, result), = written
-    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12 and result["bf16"] and compiled == [(125, True)]
+    *_, (_, part, data, _, result) = written
+    assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12
+    assert result["bf16"] and result["command"].endswith('--compile --device cpu"') and compiled == [(125, True)]
 
     # What the page has of the same network, judge, device, precision and seed is not made again.
     (colours / "docs" / "figures.json").write_text(json.dumps({"quality": {"cifar10": result}}))
     monkeypatch.setattr(quality, "sampled", lambda *arguments: pytest.fail("made again"))
     run(quality, monkeypatch, *table)
     assert written[-1][-1]["cells"] == result["cells"] and written[-1][-1]["date"] == result["cells"][0]["date"]
-    with pytest.raises(pytest.fail.Exception, match="made again"):
-        run(quality, monkeypatch, *table, "--seed", 1)
+    for other in ({"network": "another"}, {"judge": "another"}, {"machine": "another"}, {"torch": "1.0"}, {"bf16": False}, {"seed": 1},
+                  {"cells": [result["cells"][0] | {"n": 10}, result["cells"][1]]}, {"cells": result["cells"][:1]}):
+        (colours / "docs" / "figures.json").write_text(json.dumps({"quality": {"cifar10": result | other}}))
+        with pytest.raises(pytest.fail.Exception, match="made again"):
+            run(quality, monkeypatch, *table)
 
 
 def test_a_network_that_is_not_there_is_named(colours, monkeypatch, capsys):
