@@ -887,7 +887,7 @@ def made(eta: float, num_steps: int) -> dict:
     x_T = standard_normal(shape, device=model.device, generator=seeded(14))
     sampler = DDIMSampler(model.condition(asked_for), schedule)
     fresh_noise = torch.Generator(model.device).manual_seed(15)  # on the GPU, if there is one: noise from elsewhere would cost time
-    sampler.sample(shape, 1, x_T=x_T)  # the first call with a batch of this size is slower
+    sampler.sample(shape, 2, x_T=x_T)  # the first calls with a batch of this size are slower
     synchronize()
     start = time.perf_counter()
     with count_calls() as calls:
@@ -1201,7 +1201,7 @@ def _():
 # should it refuse rather than deliver?
 #
 # **If there is time**, in a cell of your own: push the digits harder with guidance, `model.condition(7, guidance=3.0)`, and
-# see with `sample_diversity` and `metrics.conditional_accuracy` what it buys and what it costs.
+# see with `sample_diversity` and `metrics.conditional_accuracy` what it buys and what it costs. Its formula stands below.
 
 # %% [markdown] question="code-quality"
 # **Code quality** (2 points). Your class cells are read by a person. Nothing to write is needed; if you are proud of a
@@ -1230,8 +1230,8 @@ def _():
 # $$\hat\epsilon = \hat\epsilon_{\text{none}} + w\,(\hat\epsilon_{\text{label}} - \hat\epsilon_{\text{none}})$$
 #
 # $w = 1$ is the plain prediction for the label. Your sampler does not notice: `photographs.condition(labels, guidance=w)` is once more
-# a model called with `(x, t)`, whose calls cost twice as much. **Bet first:** which $w$ would you ship, and what will it cost besides
-# time?
+# a model called with `(x, t)`; for any other $w$ its calls cost twice as much. **Bet first:** which $w$ would you ship, and what will it
+# cost besides time? (The cell takes half a minute on a CPU.)
 
 # %% tags=["demonstration"]
 photographs, strengths = load_pretrained("cifar10"), (1.0, 2.0, 4.0)
@@ -1266,8 +1266,9 @@ def _():
     return plots.Table(records)
 
 # %% [markdown]
-# **Think.** What rises with $w$, and what falls? The judge has learned from the same photographs and is easily pleased: find a picture
-# that has the right colours for its class and nothing else. And what do you see where pixels leave the range?
+# **Think.** Is the judge to be trusted? It may agree with more of your samples than it is right about among real photographs; find a picture
+# that has the right colours for its class and nothing else. Does diversity change by more than chance would change it? And what do you
+# see where pixels leave the range?
 #
 # Which faults of these pictures are your sampler's, and which are the network's? One experiment tells them apart: what would you change,
 # and what leave as it is?
@@ -1276,8 +1277,8 @@ def _():
 explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler, model=load_pretrained("cifar10"))
 
 # %% [markdown]
-# **Think.** Ask for *horse* at guidance 3 and turn $\eta$ up, once with 20 steps and once with 100. With digits there was little to see.
-# Why do photographs show it?
+# **Think.** Ask for *horse* at guidance 3 and turn $\eta$ up, with 20 steps and then with 100 (which takes a while on a CPU). What
+# changes with few steps, and what with many? Does $\eta$ leave noise in the picture, or does it take something out?
 
 # %% [markdown]
 # ---
