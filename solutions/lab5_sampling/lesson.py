@@ -1261,8 +1261,10 @@ def _():
     for guidance in strengths:
         x = in_colour(guidance)
         of_a_class = [sample_diversity(x[wanted == label]) for label in range(10)]
-        records.append({"guidance": f"{guidance:g}", "judged as asked": f"{metrics.conditional_accuracy(x, wanted, classifier):.0%}",
-                        "diversity within a class": sum(of_a_class) / 10, "pixels out of range": f"{float((x.abs() > 1).float().mean()):.1%}"})
+        records.append({"guidance": f"{guidance:g}",
+                        "judged as asked": f"{metrics.conditional_accuracy(x, wanted, classifier):.0%}",
+                        "diversity within a class": sum(of_a_class) / 10,
+                        "pixels out of range": f"{float((x.abs() > 1).float().mean()):.1%}"})
     return plots.Table(records)
 
 # %% [markdown]
