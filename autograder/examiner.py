@@ -159,7 +159,8 @@ class Session:
         asked = questions_in(expression)
         recorders: list = []
         made: dict[int, object] = {}
-        nodes = [with_stand_ins(node, made, recorders) for node in asked]
+        copies: dict[int, object] = {}
+        nodes = [with_stand_ins(node, made, copies, recorders) for node in asked]
         arrays: list[np.ndarray] = []
         body = {"do": "ask", "nodes": to_json(nodes, arrays), "targets": list(targets), "seed": seed}
         answer, arrays = self._exchange(body, arrays, recorders)
@@ -182,9 +183,8 @@ class Session:
 
     def value(self, expression, targets: Sequence[str]):
         """The value of one call of the student's code; raises ValueError where that raised."""
-        made: dict[int, object] = {}
         recorders, arrays = [], []
-        node = with_stand_ins(expression, made, recorders)
+        node = with_stand_ins(expression, {}, {}, recorders)
         # Another seed each time: a chain whose steps draw the same noise is another chain.
         body = {"do": "ask", "nodes": to_json([node], arrays), "targets": list(targets), "seed": next(self.seeds)}
         answer, arrays = self._exchange(body, arrays, recorders)
@@ -339,14 +339,13 @@ def questions_in(expression) -> list[Call]:
     return list(found.values())
 
 
-def with_stand_ins(expression, made: dict[int, object], recorders: list):
+def with_stand_ins(expression, made: dict[int, object], copies: dict[int, object], recorders: list):
     """The expression with each model replaced by a stand-in; the models themselves go into `recorders`.
 
     Args:
-        made: by the id of a Call its result; also keeps what is new alive, and each Call's copy single.
+        made: by the id of a Call its result.
+        copies: by the id of a Call what stands in its place; one for all expressions of a question, which may share Calls.
     """
-    copies: dict[int, object] = made.setdefault(-1, {})
-
     def copy(part):
         match part:
             case Call():
@@ -544,7 +543,7 @@ class Exam:
 
 def value_looks(part: Part) -> list[Look]:
     """The looks at values, which come out otherwise on other terms."""
-    return [look for look in part.all_looks() if look.at.startswith("value") and not look.at.endswith(".dtype")]
+    return [look for look in part.all_looks() if look.at.startswith("value") and not look.at.endswith(".dtype") and look.judge != "at_most"]
 
 
 def differs(part: Part, seen: Observation) -> bool:
@@ -714,6 +713,7 @@ FINDINGS = {
     "there are": "the number of values is not the expected one",
     "it lists": "the number of timesteps is not the one asked for",
     "it does not fall": "the timesteps do not fall strictly",
+    "it is": "it is more than it may be",
     "it runs from": "it does not start and end where it should",
     "entry": "the timesteps are not where they should be",
     "timesteps must be": "timesteps must be whole numbers (int64)",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusionlab.asking import MISSING, Call, Look, Observation, Part, alike, attempt, judge, observe, summarize
+from diffusionlab.asking import MISSING, Call, Look, Observation, Part, alike, attempt, call, judge, observe, summarize
 from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
 
 Ask = Callable[[np.random.Generator], Sequence[Part]]
@@ -99,6 +99,32 @@ class Alternative:
     made: object
 
 
+class Questions(list[Question]):
+    """A lab's questions; its `question` decorator puts a function that makes the parts on the list."""
+
+    def question(self, id: str, points: float, title: str, *targets: str, **rests):
+        """Register the decorated function; `rests` are Question's other fields."""
+        def register(make_parts):
+            self.append(Question(id, points, title, targets, make_parts, **rests))
+            return make_parts
+        return register
+
+
+class Alternatives(list[Alternative]):
+    """A lab's right solutions in other styles; its `alternative` decorator puts a class or function on the list."""
+
+    def alternative(self, style: str, target: str = ""):
+        """Register the decorated subclass of a reference class, what is named like the reference's, or what stands for `target`."""
+        def register(made):
+            base = made.__mro__[1] if isinstance(made, type) else object
+            name = target or (made if base is object else base).__name__
+            if isinstance(made, type):
+                made.__name__ = name
+            self.append(Alternative(style, name, made))
+            return made
+        return register
+
+
 class Catalogue(list[Mistake]):
     """A lab's mistakes; its `mistake` decorator puts a wrong class or function on the list."""
 
@@ -111,6 +137,21 @@ class Catalogue(list[Mistake]):
             self.append(Mistake(id, question, symptom, hint, target, variant))
             return variant
         return register
+
+
+VALUE, DTYPE, INPUTS = Look("value"), Look("value.dtype", "same"), Look("inputs", "same")
+LIKE_X = (VALUE, DTYPE, INPUTS)
+"""Looks at an answer that has its input's shape and dtype, and at the input, which must be as before."""
+
+
+def tensor(array) -> Call:
+    """A fresh tensor of the array's values and dtype, for this call alone."""
+    return call("torch:tensor", np.asarray(array))
+
+
+def normal(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
+    """Draws from N(0, 1)."""
+    return rng.standard_normal(shape).astype(dtype)
 
 
 def refusals(rng: np.random.Generator, points: float, methods: Sequence[tuple[Sequence[Call], Mapping[str, Call]]]) -> Iterator[Part]:

@@ -287,7 +287,9 @@ def moments(got, want, sigmas: float = 6.0) -> str:
 
 def at_most(got, want) -> str:
     """A number no larger than the one expected."""
-    return "" if not isinstance(got, str) and got <= want else f"{_short(got)}; at most {_short(want)}"
+    if isinstance(got, str):
+        return f"a number is expected, not {got}"
+    return "" if got <= want else f"it is {float(got):g}, more than {float(want):g}"
 
 
 def refused(got, want) -> str:

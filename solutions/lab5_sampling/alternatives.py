@@ -20,30 +20,16 @@ from diffusionlab.guards import (check_count, check_eta, check_finite, check_ima
                                  check_timesteps)
 from diffusionlab.noise_model import count_calls
 from solutions import lab5_sampling as lab
-from solutions.questions import Alternative
+from solutions.questions import Alternatives
 
-REFERENCE = {name: getattr(lab, name) for name in lab.__all__}
-
-
-ALTERNATIVES: list[Alternative] = []
+ALTERNATIVES = Alternatives()
+alternative = ALTERNATIVES.alternative
 
 
 def in_table(t, schedule) -> None:
     """Refuse a timestep that would be read from the table's other end, or from beyond it."""
     if not all(0 <= each < schedule.num_timesteps for each in torch.as_tensor(t).reshape(-1).tolist()):
         raise ValueError("there is no such timestep")
-
-
-def alternative(style: str, target: str = ""):
-    """Put the decorated class or function on the list; it stands for the reference class that it derives from, or for `target`."""
-    def register(made):
-        name = target or (next(base.__name__ for base in made.__mro__[1:] if base.__name__ in REFERENCE)
-                          if isinstance(made, type) else made.__name__)
-        if isinstance(made, type):
-            made.__name__ = name
-        ALTERNATIVES.append(Alternative(style, name, made))
-        return made
-    return register
 
 
 def column(values, x):

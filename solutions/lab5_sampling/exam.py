@@ -12,40 +12,21 @@ import torch
 
 from diffusionlab.asking import Call, Look, Part, ask, call
 from diffusionlab.schedule import NoiseSchedule
-from solutions.questions import Question, refusals
+from solutions.questions import DTYPE, INPUTS, LIKE_X, VALUE, Question, Questions, normal, refusals, tensor
 
 from .measure import sample_diversity
 
-QUESTIONS: list[Question] = []
-
-
-def question(id: str, points: float, title: str, *targets: str, **rests):
-    """Put the decorated function, which makes the parts, on the list of questions; `rests` are Question's other fields."""
-    def register(make_parts):
-        QUESTIONS.append(Question(id, points, title, targets, make_parts, **rests))
-        return make_parts
-    return register
-
+QUESTIONS = Questions()
+question = QUESTIONS.question
 
 # ---------------------------------------------------------------------------------------------- materials
 
-VALUE, DTYPE, INPUTS = Look("value"), Look("value.dtype", "same"), Look("inputs", "same")
-LIKE_X = (VALUE, DTYPE, INPUTS)
 EXACT = Look("value", "close", {"rtol": 1e-3, "atol": 1e-7})
 MOMENTS = Look("value", "moments")
 TIMESTEPS = Look("network.t", "same")
 NO_GRADIENTS = Look("network.grad", "at_most")
 EVALUATION = Look("network.training", "at_most")
 N = 20_000
-
-
-def tensor(array) -> Call:
-    """A fresh tensor of the array's values and dtype, for this call alone."""
-    return call("torch:tensor", np.asarray(array))
-
-
-def normal(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def alike(value: float, dtype=np.float32) -> Call:
@@ -508,13 +489,22 @@ def optimizer_cached(rng):
         return ask(pair[0], "cached_noise_schedule_sampling", pair[1], (2, 1, 3, 2), n, x_T=tensor(x_T), **kwargs)
     x_T, n = normal(rng, 2, 1, 3, 2), int(rng.choice(WHOLE[:2]))
     once = cached(fresh(), x_T, n)
-    yield Part("the plain sampler's result, with one network call a step", 2, once, (TIMESTEPS, *LIKE_X, NO_GRADIENTS))
+    yield Part("the plain sampler's result, with one network call a step", 1.5, once, (TIMESTEPS, *LIKE_X, NO_GRADIENTS))
     pair, later = fresh(), normal(rng, 2, 1, 3, 2)
     # An eta so near to 0 that a key which rounds it takes it for 0.
     after = [cached(pair, x_T, n, eta=0.04), cached(pair, x_T, WHOLE[2]), cached(pair, x_T, n), cached(pair, later, n),
              cached((pair[0], other), x_T, n)]
-    yield Part("another eta, number of steps, x_T or sampler is not answered from the wrong cache", 1.5, after,
+    yield Part("another eta, number of steps, x_T or sampler is not answered from the wrong cache", 1, after,
                tuple(Look(f"value.{i}") for i in range(1, 5)))
+    counted, n = call("diffusionlab.schedule:CountedSchedule.linear"), WHOLE[2]
+    ddim = sampler("DDIMSampler", counted, linear(), **known)
+    pair = call("SamplingOptimizer", ddim), ddim
+    first, second = (cached(pair, each, n) for each in (x_T, later))
+    before, then = (ask(counted, "taken_after", each) for each in (first, second))
+    # A key may be made from the tables, so they may be taken, but not at every step.
+    yield Part("a second call of the same kind does not go back to the schedule's tables", 1,
+               [first, before, second, call("operator:sub", then, before)],
+               (Look("value.0"), Look("value.2"), Look("value.3", "at_most")), {"value.3": np.array(n // 4)})
     optimizer, ddim = fresh(linear(*TAUGHT))
     yield Part("eta = 0.8: the chain's mean and standard deviation, and the same again from the same seed", 1.5,
                [ask(optimizer, "cached_noise_schedule_sampling", ddim, (N, 1), 10, eta=0.8, generator=generator(rng)),

@@ -1402,7 +1402,7 @@ for id, symptom, hint, wrong in [
 def cached(id, symptom, hint, *, key=lambda sampler, n, eta: (sampler.schedule, n, eta), value=lambda x, x_T: x,
            eta_used=lambda eta: eta, given=lambda x_T: x_T,
            end=lambda A: 1.0, sigma2=right_sigma2, direction=right_direction, model=lambda model: model,
-           whose=lambda self, sampler: sampler,
+           x0=lambda sampler, x, eps, t, A_t: (x - (1 - A_t)**0.5 * eps) / A_t**0.5, whose=lambda self, sampler: sampler,
            scale=lambda v: v**0.5, results=False, steps=lambda n: n,
            draw=lambda x, generator: randn(x.shape, generator=generator)):
     """Register a mistake in one part of cached sampling: the key, the coefficients, the noise, or what is kept."""
@@ -1419,7 +1419,7 @@ def cached(id, symptom, hint, *, key=lambda sampler, n, eta: (sampler.schedule, 
         x = randn(*shape, generator=generator) if x_T is None else x_T
         for t, A_t, A_s, v in self.cache[name]:
             eps = model(sampler.model)(x, torch.full((len(x),), t))
-            x = A_s**0.5 * sampler.predict_x0_from_eps(x, eps, t) + direction(A_t, A_s, v) * eps
+            x = A_s**0.5 * x0(sampler, x, eps, t, A_t) + direction(A_t, A_s, v) * eps
             x = x + scale(v) * draw(x, generator) if v > 0 else x
         self.cache["result", name] = value(x, x_T)
         return self.cache["result", name]
@@ -1440,6 +1440,13 @@ class _(SamplingOptimizer):
                                                       generator=generator if x_T is None else None)
 
 
+@MISTAKES.mistake("optimizer-cached", "cache-nothing", "The samples are right, but every call works all of its coefficients out anew.",
+                  "Keep them in `self.cache`; a second call with the same settings only looks them up.")
+class _(SamplingOptimizer):
+    def cached_noise_schedule_sampling(self, ddim_sampler, shape, num_steps, *, eta=0.0, x_T=None, generator=None):
+        return ddim_sampler.sample(shape, num_steps, eta, x_T=x_T, generator=generator)
+
+
 def asks_twice(model):
     return lambda x, t: (model(x, t), model(x, t))[1]
 
@@ -1454,6 +1461,9 @@ cached("cache-key-none", "Only the first call ever computes coefficients.",
        "Another eta, number of steps or schedule needs its own.", key=lambda sampler, n, eta: ())
 cached("cache-key-rounded", "An eta near another one is answered with that one's coefficients.",
        "eta goes into the key as it is, not rounded to a few digits.", key=lambda sampler, n, eta: (sampler.schedule, n, round(eta, 1)))
+cached("cache-x0-anew", "At each step of a second call the schedule's table is looked up again.",
+       "`predict_x0_from_eps` works its two roots out anew; put them into what you keep.",
+       x0=lambda sampler, x, eps, t, A_t: sampler.predict_x0_from_eps(x, eps, t))
 cached("cache-results", "You keep finished samples: another x_T gets the old ones.",
        "Keep the coefficients, which do not depend on x.", results=True)
 cached("cache-own-sampler", "You use the optimizer's own sampler, not the one that is passed in.",

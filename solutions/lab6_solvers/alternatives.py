@@ -11,17 +11,10 @@ import torch
 
 from diffusionlab.levels import check_levels, check_order, signal_noise
 from solutions import lab6_solvers as lab
-from solutions.questions import Alternative
+from solutions.questions import Alternatives
 
-ALTERNATIVES: list[Alternative] = []
-
-
-def alternative(style: str, target: str = ""):
-    """Put the decorated function on the list; it stands for the reference of its name, or for `target`."""
-    def register(made):
-        ALTERNATIVES.append(Alternative(style, target or made.__name__, made))
-        return made
-    return register
+ALTERNATIVES = Alternatives()
+alternative = ALTERNATIVES.alternative
 
 
 def guard(x, levels):

@@ -9,37 +9,18 @@ import numpy as np
 from diffusionlab.asking import Call, Look, Part, ask, call
 from diffusionlab.levels import log_snr, signal_noise
 from diffusionlab.schedule import NoiseSchedule
-from solutions.questions import Question, refusals
+from solutions.questions import DTYPE, INPUTS, LIKE_X, VALUE, Question, Questions, normal, refusals, tensor
 
-QUESTIONS: list[Question] = []
-
-
-def question(id: str, points: float, title: str, *targets: str, **rests):
-    """Put the decorated function, which makes the parts, on the list of questions; `rests` are Question's other fields."""
-    def register(make_parts):
-        QUESTIONS.append(Question(id, points, title, targets, make_parts, **rests))
-        return make_parts
-    return register
-
+QUESTIONS = Questions()
+question = QUESTIONS.question
 
 # ---------------------------------------------------------------------------------------------- materials
 
-VALUE, DTYPE, INPUTS = Look("value"), Look("value.dtype", "same"), Look("inputs", "same")
-LIKE_X = (VALUE, DTYPE, INPUTS)
 EXACT = Look("value", "close", {"rtol": 1e-6, "atol": 1e-9})
 TIMESTEPS = Look("network.t", "same")
 N = 20_000
 
 SCHEDULE = NoiseSchedule.linear()
-
-
-def tensor(array) -> Call:
-    """A fresh tensor of the array's values and dtype, for this call alone."""
-    return call("torch:tensor", np.asarray(array))
-
-
-def normal(rng: np.random.Generator, *shape: int, dtype=np.float32) -> np.ndarray:
-    return rng.standard_normal(shape).astype(dtype)
 
 
 def linear() -> Call:

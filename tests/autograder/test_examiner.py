@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from itertools import count
 
 import numpy as np
 import pytest
 
-from autograder.examiner import Session, in_words, mask, memory_at_most, questions_in, seed_of
+from autograder.examiner import FINDINGS, Session, in_words, mask, memory_at_most, questions_in, seed_of
+from diffusionlab import asking
 from diffusionlab.asking import Look, ask, attempt, call, judge
 
 ALL = {"mean": 3.0, "variance": 4.0, "largest": 2.0, "essay": 0.0}
@@ -280,3 +282,9 @@ def test_only_what_the_student_has_to_do_is_done_inside():
     assert questions_in(call("builtins:len", mean))[0].what == "builtins:len"  # what an answer is like only the inside knows
     refused = attempt(average)
     assert questions_in([refused, attempt(call("operator:add", 1, 2))]) == [refused]
+
+
+@pytest.mark.parametrize("beginning", FINDINGS)
+def test_each_finding_is_how_a_judges_sentence_begins(beginning):
+    # They are matched by their words: one that no judge says any more would turn into "the values are not right".
+    assert f'"{beginning}' in "".join(inspect.getsource(judge) for judge in asking.JUDGES.values())

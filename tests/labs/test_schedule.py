@@ -6,7 +6,7 @@ from diffusers import DDPMScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusionlab.schedule import NoiseSchedule, coefficient
+from diffusionlab.schedule import CountedSchedule, NoiseSchedule, coefficient
 
 SCHEDULES = {"linear": NoiseSchedule.linear, "scaled_linear": NoiseSchedule.scaled_linear, "cosine": NoiseSchedule.cosine}
 
@@ -81,6 +81,14 @@ def test_the_tables_are_not_the_callers_tensor():
 def test_a_schedule_is_a_key_of_its_own():
     a, b = NoiseSchedule.linear(10), NoiseSchedule.linear(10)
     assert {a: 1, b: 2}[a] == 1 and a != b
+
+
+def test_a_counted_schedule_is_a_schedule_and_says_how_often_its_table_was_taken():
+    counted, plain = CountedSchedule.linear(10), NoiseSchedule.linear(10)
+    assert counted.taken_after() == 0
+    assert counted.num_timesteps == 10 and counted.taken_after() == 0
+    assert torch.equal(counted.alphas_cumprod, plain.alphas_cumprod) and counted.taken_after() == 1
+    assert isinstance(counted, NoiseSchedule) and counted.taken_after([counted.alphas_cumprod, counted.alphas_cumprod]) == 3
 
 
 def test_coefficient_of_an_int_is_a_plain_number():
