@@ -13,7 +13,7 @@ from .schedule import NoiseSchedule
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """Sines and cosines of t at `width // 2` wavelengths from 2 pi to 20,000 pi, [B, width] (Vaswani et al. 2017)."""
+    """Sines and cosines of t at `width // 2` wavelengths from 2 pi on, towards 20,000 pi, [B, width] (Vaswani et al. 2017)."""
     rates = torch.exp(-math.log(10_000) * torch.arange(width // 2, device=t.device) / (width // 2))
     angles = t.float()[:, None] * rates[None, :]
     return torch.cat([angles.sin(), angles.cos()], dim=1)
@@ -77,7 +77,7 @@ class UNet(NoiseModel):
         dropout: share of features dropped in training.
 
     Attributes:
-        class_names: what the labels stand for; their numbers, until somebody knows better.
+        class_names: what the labels stand for; their numbers, unless set.
     """
 
     def __init__(self, schedule: NoiseSchedule, sample_shape=(1, 28, 28), num_classes: int = 10,
@@ -170,7 +170,7 @@ class Conditioned(NoiseModel):
     def __init__(self, unet: UNet, labels: int | Tensor, guidance: float = 1.0):
         super().__init__()
         labels = torch.as_tensor(labels, device=unet.device)
-        if labels.is_floating_point() or labels.ndim > 1 or not bool(((labels >= 0) & (labels <= unet.num_classes)).all()):
+        if labels.is_floating_point() or labels.ndim > 1 or not labels.numel() or not bool(((labels >= 0) & (labels <= unet.num_classes)).all()):
             raise ValueError(f"labels must be one whole number or a LongTensor [B], each in 0..{unet.num_classes} "
                              f"({unet.num_classes} means none)")
         if not math.isfinite(guidance):

@@ -68,24 +68,27 @@ class StochasticityController:
         check_count(E, "the number of eta values")
         for eta in eta_values:
             check_eta(eta)
-        t = sampler.create_timestep_schedule(num_steps)
-        steps = list(zip(t.tolist(), [*t.tolist()[1:], -1]))
-        A = sampler.schedule.alphas_cumprod
-        A_s = torch.cat([A[t[1:]], torch.ones(1, dtype=torch.float64)])
-        sigma2 = torch.stack([torch.stack([self.compute_stochastic_variance(t, s, eta) for t,
-                                           s in steps]) for eta in eta_values])
+        timesteps = sampler.create_timestep_schedule(num_steps).tolist()
+        jumps = list(zip(timesteps, [*timesteps[1:], -1]))
+        A_s = torch.cat([sampler.schedule.alphas_cumprod[timesteps[1:]], torch.ones(1, dtype=torch.float64)])
+        sigma2 = torch.stack([torch.stack([self.compute_stochastic_variance(t, s, eta) for t, s in jumps]) for eta in eta_values])
         check_sigma(sigma2, A_s)
         x_T = starting_noise(shape, None, sampler.model, generator)
-        sets, each = (E, *[1] * (x_T.ndim - 1)), (num_steps, -1, *[1] * (x_T.ndim - 1))
-        x = x_T.repeat(sets)
-        # Coefficients [num_steps, E * B, 1, ..., 1], one for each sample, brought to its device before the loop.
-        to_x0, to_eps, to_noise = (table.expand(E, num_steps).T.repeat_interleave(len(x_T), dim=1).reshape(each).to(x)
-                                   for table in (A_s.sqrt(), (1 - A_s - sigma2).sqrt(), sigma2.sqrt()))
-        for i, (t, s) in enumerate(progress(steps, "eta study")):
+        if len(x_T) < 2:
+            raise ValueError("diversity needs at least two samples to compare")
+        ones = [1] * (x_T.ndim - 1)
+
+        def for_each_sample(table: Tensor) -> Tensor:
+            """[E, num_steps] or [num_steps] -> [num_steps, E * B, 1, ..., 1], brought to the samples before the loop."""
+            return table.expand(E, num_steps).T.repeat_interleave(len(x_T), dim=1).reshape(num_steps, -1, *ones).to(x_T)
+
+        to_x0, to_eps, to_noise = map(for_each_sample, (A_s.sqrt(), (1 - A_s - sigma2).sqrt(), sigma2.sqrt()))
+        x = x_T.repeat(E, *ones)
+        for i, (t, s) in enumerate(progress(jumps, "eta study")):
             eps = sampler.model(x, torch.full((len(x),), t, device=x.device))
             x = to_x0[i] * sampler.predict_x0_from_eps(x, eps, t) + to_eps[i] * eps
             if s >= 0:
-                x = x + to_noise[i] * standard_normal_like(x_T, generator).repeat(sets)
+                x = x + to_noise[i] * standard_normal_like(x_T, generator).repeat(E, *ones)
         check_finite(x)
         samples = x.reshape(E, *x_T.shape)
         return {"eta_values": list(eta_values), "samples": samples, "sigma": sigma2.sqrt(),

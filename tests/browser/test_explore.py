@@ -133,7 +133,7 @@ def test_dragging_eta_changes_the_picture_and_the_numbers_are_the_samplers(fille
     assert filled.ask("f'{sample_diversity(direct):.4f}'").strip("'") == dial.number("diversity")
     grid = "sheet([list(direct[i:i + 4]) for i in range(0, 16, 4)], '')"
     assert filled.ask(f"hashlib.md5({grid}.png).hexdigest()").strip("'") == after[0]
-    assert dial.number("network calls (NFE)") == "20" and dial.number("noise, of what belongs") == "1.00×, at most 1.00×"
+    assert dial.number("network calls (NFE)") == "20" and dial.number("noise / what belongs there") == "1.00×, at most 1.00×"
 
 
 def test_the_keyboard_moves_eta_and_not_the_notebook_and_what_was_seen_comes_back_at_once(filled):
@@ -179,10 +179,10 @@ def test_the_handouts_step_shows_its_inflation(filled):
     dial.press("η (eta)", Keys.END)
     dial.control("sampler").find_element(By.CSS_SELECTOR, "option:nth-child(2)").click()
     dial.done()
-    assert re.fullmatch(r"1\.[1-9]\d×, at most 1\.4\d×", dial.number("noise, of what belongs"))
+    assert re.fullmatch(r"1\.[1-9]\d×, at most 1\.4\d×", dial.number("noise / what belongs there"))
     dial.control("sampler").find_element(By.CSS_SELECTOR, "option:nth-child(1)").click()
     dial.done()
-    assert dial.number("noise, of what belongs") == "1.00×, at most 1.00×"
+    assert dial.number("noise / what belongs there") == "1.00×, at most 1.00×"
 
 
 def test_the_forward_slider_moves_with_the_keyboard_and_agrees_with_the_forward_process(filled):

@@ -154,10 +154,10 @@ def test_what_a_step_mixes_is_read_off_the_students_own_step():
 def test_the_handouts_step_shows_too_much_noise_and_the_right_one_does_not():
     panel = dial(StochasticityController)
     panel.eta.value = 1.0
-    assert panel.wait(120) and panel.numbers["noise, of what belongs"] == "1.00×, at most 1.00×"
+    assert panel.wait(120) and panel.numbers["noise / what belongs there"] == "1.00×, at most 1.00×"
     panel.sampler.value = HANDOUT
     assert panel.wait(120)
-    median, largest = map(float, re.findall(r"[\d.]+", panel.numbers["noise, of what belongs"]))
+    median, largest = map(float, re.findall(r"[\d.]+", panel.numbers["noise / what belongs there"]))
     assert 1.1 <= median < largest < 1.5
 
 
@@ -265,6 +265,11 @@ def test_a_diversity_still_to_be_written_does_not_hide_the_samples():
 
 
 # --- the other panels -----------------------------------------------------------------------------------------------
+
+def test_images_without_labels_are_numbered():
+    panel = explore.forward(ForwardProcessImpl, images=torch.zeros(3, 1, 8, 8))
+    assert [name for name, _ in panel.digit.options] == ["0", "1", "2"]
+
 
 def test_the_forward_slider_shows_the_students_own_mixture():
     images = torch.rand(3, 1, 8, 8) * 2 - 1

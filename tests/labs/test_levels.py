@@ -15,6 +15,12 @@ SCHEDULES = [NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.scale
              NoiseSchedule.linear(12, 0.02, 0.4)]
 
 
+def test_the_log_snr_is_half_the_logarithm_of_lab_5s_snr():
+    schedule = NoiseSchedule.linear()
+    A = float(schedule.alphas_cumprod[300])
+    assert log_snr(schedule, 300) == pytest.approx(math.log(A / (1 - A)) / 2, rel=1e-12)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_signal_and_noise_come_back_from_the_log_snr(schedule):
     for t in range(schedule.num_timesteps):

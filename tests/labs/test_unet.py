@@ -104,7 +104,8 @@ def test_a_conditioned_model_is_a_model(unet):
     assert (model.sample_shape, model.num_timesteps, model.device.type) == ((1, 28, 28), 1000, "cpu")
 
 
-@pytest.mark.parametrize("labels", [-1, 11, 2.5, torch.tensor([0.0, 1.0]), torch.tensor([3, 11]), torch.tensor([[1, 2]])])
+@pytest.mark.parametrize("labels", [-1, 11, 2.5, torch.tensor([0.0, 1.0]), torch.tensor([3, 11]), torch.tensor([[1, 2]]),
+                                    torch.tensor([], dtype=torch.long)])
 def test_labels_that_do_not_exist_are_refused(unet, labels):
     with pytest.raises(ValueError, match="labels must be"):
         unet.condition(labels)

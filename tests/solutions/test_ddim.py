@@ -183,8 +183,7 @@ def test_fresh_noise_has_the_published_variance(eta):
 
 
 def test_at_eta_0_and_on_the_last_step_noise_changes_nothing():
-    sampler, x = DDIMSampler(torch.sin, SCHEDULE), normal((4, 3))
-    sampler.model = lambda x, t: torch.sin(x)
+    sampler, x = DDIMSampler(lambda x, t: torch.sin(x), SCHEDULE), normal((4, 3))
     for t, s, eta in ((500, 400, 0.0), (0, -1, 1.0), (999, -1, 1.0)):
         state = torch.random.get_rng_state()
         steps = [sampler.ddim_step(x, t, s, eta, noise=noise) for noise in (None, normal((4, 3), 1), normal((4, 3), 2))]

@@ -131,6 +131,19 @@ def test_a_bad_study_is_refused(refuses, shape, etas, steps):
     refuses(controller(schedule=SHORT).analyze_eta_effects, shape, etas, steps)
 
 
+def test_one_sample_is_refused_before_the_network_is_asked(refuses):
+    model = Recorder(GaussianModel(SHORT))
+    refuses(controller(model, SHORT).analyze_eta_effects, (1, 1), [0.5], 5)
+    assert not model.calls
+
+
+def test_with_few_steps_fresh_noise_takes_spread_away():
+    # No noise is left over: what the guess at the data leaves out, the old noise still carried.
+    study = controller(GaussianModel(SCHEDULE, 0.0, 0.5)).analyze_eta_effects((20_000, 1), [0.0, 1.0], 10, generator=seeded())
+    deterministic, stochastic = study["samples"].std(dim=1).flatten().tolist()
+    assert stochastic < 0.95 * deterministic < 0.95 * 0.5
+
+
 def test_nan_from_the_model_is_found_at_the_end_and_not_before(chain, refuses):
     model = chain.Broken()
     assert "NaN" in refuses(controller(model, SHORT).analyze_eta_effects, (3, 2), [0.0, 1.0], 12)

@@ -1,7 +1,7 @@
 """Panels to play with: move a slider, and your own sampler answers.
 
-Each function takes your classes, as you wrote them, and gives a panel of controls and pictures. All right steps in a panel are
-made by your code; what is still a stub is named, and what raises is quoted.
+Each function takes your classes, as you wrote them, and gives a panel of controls and pictures. Every right step in a panel is
+taken by your code; what is still a stub is named, and what raises is quoted.
 
     explore.forward(ForwardProcessImpl)                       one image from clean to noise
     explore.eta(DDIMSampler, StochasticityController)         the dial between DDIM and DDPM

@@ -131,7 +131,7 @@ class EtaDial(Panel):
         self.show_numbers({"diversity": result["diversity"], "network calls (NFE)": str(result["calls"]),
                            "seconds": f"{result['seconds']:.2f}",
                            "ms a call": f"{1000 * result['seconds'] / max(result['calls'], 1):.1f}",
-                           "noise, of what belongs": result.get("excess", "")})
+                           "noise / what belongs there": result.get("excess", "")})
 
     # --- the sweep --------------------------------------------------------------------------------------------------
 

@@ -24,11 +24,11 @@ def forward(ForwardProcessImpl, *, images: Tensor | None = None, labels: Sequenc
     Args:
         ForwardProcessImpl: your class.
         images: clean images [N, C, H, W] in [-1, 1]; None for MNIST's test images.
-        labels: what each image is, for the menu; None with the test images.
+        labels: what each image is, for the menu; None to number them.
     """
     if images is None:
         images, labels = datasets.mnist("test", size=200)
-    return ForwardSlider(ForwardProcessImpl, images, [int(label) for label in labels])
+    return ForwardSlider(ForwardProcessImpl, images, [int(label) for label in (range(len(images)) if labels is None else labels)])
 
 
 class ForwardSlider(Panel):
