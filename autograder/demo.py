@@ -27,7 +27,7 @@ from .classroom import write_text
 from .course import ROOT, Lab, Refusal
 
 MARKS = re.compile(r"^\s*### (BEGIN|END) SOLUTION\n?", re.MULTILINE)
-WRITTEN = "Few steps blur the fine strokes first; beyond fifty I saw no gain worth the time."
+WRITTEN = "Here an answer would stand, with the numbers that it rests on."
 
 
 class NotText(Exception):

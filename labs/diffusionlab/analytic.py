@@ -54,7 +54,7 @@ class GaussianModel(_Exact):
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float64))
 
     def solution(self, x: Tensor, lam: float, lam_end: float) -> Tensor:
-        """Where the deterministic way from x at log-SNR lam leads by lam_end: each value keeps its place in the crowd."""
+        """Where the deterministic path through x at log-SNR lam arrives at lam_end: each value keeps its place in the crowd."""
         (alpha, sigma), (alpha_end, sigma_end) = signal_noise(lam), signal_noise(lam_end)
         place = (x - alpha * self.mean) / (alpha**2 * self.std**2 + sigma**2).sqrt()
         return (alpha_end * self.mean + (alpha_end**2 * self.std**2 + sigma_end**2).sqrt() * place).to(x.dtype)

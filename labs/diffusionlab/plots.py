@@ -96,7 +96,7 @@ def points(clouds: Mapping[str, Tensor]) -> Figure:
 
 
 def point_paths(paths: Mapping[str, Tensor], data: Tensor) -> Figure:
-    """Ways of points from noise to data, a panel for each name.
+    """Paths of points from noise to data, a panel for each name.
 
     Args:
         paths: trajectories [K, B, 2], noise first.

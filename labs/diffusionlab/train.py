@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, help="compute in bfloat16 where that is safe; "
-                        "where it is not said, on GPUs and on CPUs with matrix units for it (AMX)")
+                        "unless said otherwise, on GPUs and on CPUs with matrix units for it (AMX)")
     parser.add_argument("--compile", action="store_true", help="compile the network (a minute at the start; needs a C++ compiler)")
     args = parser.parse_args()
     args = argparse.Namespace(**RECIPES[args.data][args.what] | vars(args))

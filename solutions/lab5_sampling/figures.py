@@ -44,9 +44,9 @@ COMMANDS = {"mnist": "make bench-quality", "cifar10": 'make bench-quality ARGS="
 
 REMARKS = {
     "mnist": """\
-How to read it. In both tables few steps cost most at eta = 1: its fresh noise grows with the length of a step, and the last long steps leave little
-time to put in what it has washed out. In the published table eta = 1 stays behind with 50 and 100 steps, too; here it does not. Near the noise
-floor n samples cannot tell one cell from another: a difference of less than twice its spread is none.""",
+How to read it. In both tables few steps cost most at eta = 1: its fresh noise grows with the length of a step, and after the last long
+steps few are left to restore what it washed out. In the published table eta = 1 stays behind with 50 and 100 steps, too; here it does not. Near the noise
+floor n samples cannot tell one cell from another: a difference of less than twice its spread shows nothing.""",
     "cifar10": """\
 How to read it. From 20 steps on most of a distance is the network's own, above all while it is [a preview](../data/checkpoints/cifar10-unet.md): no
 number of steps takes that away. What the sampler adds shows the published order more clearly than digits do. With few steps eta = 1 is far behind, and
@@ -146,7 +146,8 @@ def speed_section(device: str, result: dict, images: Path) -> list[str]:
                           "batch", "milliseconds a step and image", logx=True, logy=True)
     (images / f"speed-{device}.png").write_bytes(plots.to_png(figure))
     return [f"{measured(device, result)}: the UNet for {TITLES[result['data']]}, all contenders in turn, each number taken within a cycle. "
-            f"Batch {result['batch']}:", "", *markdown_table(result["heads"], result["rows"]), "",
+            f"Batch {result['batch']}. Overhead: beyond the bare loop, with the UNet and with a network that costs nothing; medians of what each cycle "
+            "gives, so columns need not subtract exactly. Peak memory: above what was in use before.", "", *markdown_table(result["heads"], result["rows"]), "",
             "Milliseconds a step by batch, and each relative to the bare loop, the network's calls alone:", "",
             *markdown_table(["batch", *names],
                             [[str(each["batch"]), *(f"{each['milliseconds'][name]:.2f} ({each['relative'][name]:.3f})" for name in names)]

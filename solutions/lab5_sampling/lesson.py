@@ -34,9 +34,9 @@
 # and what to look at. Then your picture appears beside the expected one. Take turns at the keyboard: whoever does not type
 # reads the formula aloud.
 #
-# Work in the class cells and in cells of your own (add as many as you like); all others are locked. The notebook runs from
-# top to bottom at any time: what you have not written yet is named and skipped. Five times you meet **Myth or measured?**:
-# a sentence from a circulating handout. Bet on it before you run the cell.
+# Work in the class cells, under the written questions, and in cells of your own (add as many as you like); the rest is
+# locked. The notebook runs from top to bottom at any time: what you have not written yet is named and skipped. Five times
+# you meet **Myth or measured?**: a sentence from a circulating handout. Bet on it before you run the cell.
 
 # %% [markdown] editable=true
 # **Names of the pair** (double-click to edit): *first name, second name*
@@ -114,7 +114,7 @@ print(f"1 - A_0    float64: {float(1 - table[0]):.12f}    float32: {float(in_flo
 # %% [markdown]
 # **Why `[B, 1, 1, 1]`?** A coefficient for each sample has shape `[B]`. PyTorch lines shapes up from the right, so a plain
 # `[B]` meets the *width*, not the batch. Mostly that is an error. Where $B$ equals the width it is silent, and wrong. Here
-# are four images of ones, 4 x 4 pixels; image number $b$ shall be multiplied by $b$:
+# are four images of ones, 4 x 4 pixels; image number $b$ is to be multiplied by $b$:
 
 # %%
 ones, per_sample = torch.ones(4, 1, 4, 4), torch.arange(4.0)
@@ -147,7 +147,7 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 # | `check_timestep(t, T)`, `check_jump(t, s, T)` | $t$ in $0..T-1$; and $s$ in $-1..t-1$ |
 # | `check_num_steps(n, T)`, `check_timesteps(steps, T)` | $n$ in $1..T$; a strictly falling list |
 # | `check_eta(eta)`, `check_sigma(sigma2, A_s)` | finite, not negative; $\sigma^2 \le 1 - A_s$ |
-# | `check_count(n, "batch_size")`, `check_shape(shape)` | whole numbers from 1 on |
+# | `check_count(n, "batch_size")`, `check_shape(shape)` | whole numbers, 1 or larger |
 # | `check_finite(x)` | no NaN, no infinity; once, at the end |
 #
 # Three points of this lab (`bad-input`, Part 5) ask that your methods refuse nonsense, so call the guards as you go. Each
@@ -162,7 +162,7 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 # **Idea.** The model never saw a clean digit. It saw digits with noise mixed in, at every level from a breath to a storm.
 # Before we ask it anything we need the same mixture, exactly: what it is asked about must look like what it learned from.
 #
-# **Formula.** A little noise $t+1$ times over is the same as much noise once (Ho et al. 2020, eq. 4):
+# **Formula.** Adding a little noise $t+1$ times is the same as adding a lot once (Ho et al. 2020, eq. 4):
 #
 # $$x_t = \sqrt{A_t}\,x_0 + \sqrt{1 - A_t}\,\epsilon, \qquad \epsilon \sim \mathcal N(0, I)$$
 #
@@ -212,12 +212,11 @@ def _():
 explore.forward(ForwardProcessImpl)
 
 # %% [markdown]
-# **Think.** Three schedules, one image, one noise. Each of them ends near $A = 0$ and begins near $A = 1$: what do they
-# spend their steps on in between? Find the $t$ at which each one's SNR is 1. Which schedule would you choose if most of what
-# you see is decided while the digit is just readable?
+# **Think.** Three schedules, one image, one noise. Each of them ends near $A = 0$ and begins near $A = 1$: how do they
+# spend their steps in between? On each, find the $t$ at which signal and noise are equally strong ($A_t = \tfrac12$). Which
+# schedule would you choose if most of what you see is decided while the digit is just readable?
 #
-# At which $t$ can you no longer read the digit? Compare with the $t$ at which signal and noise are equally
-# strong ($A_t = \tfrac12$). Why do your eyes hold out longer?
+# At which $t$ can you no longer read the digit? Why do your eyes hold out longer than that?
 #
 # *In the margin: does the noise really win at $T-1$?* A sampler starts from $\mathcal N(0, I)$, while training data at
 # $T-1$ still carries the share $\sqrt{A_{T-1}}$ of the image. A published ECG model uses the same $\beta$ with $T = 200$:
@@ -252,8 +251,8 @@ for length in (1000, 200):
 # %% [markdown]
 # <details><summary><b>"My eps_mse is about 2 everywhere"</b></summary>
 #
-# Two independent draws of noise differ by 2 on average. You compare the prediction with another noise than the one you
-# mixed in.
+# The mean squared difference of two independent draws is 2. You are comparing the prediction with noise other than the one
+# you mixed in.
 # </details>
 #
 # <details><summary><b>"My curves are noisy, or differ from run to run"</b></summary>
@@ -416,9 +415,9 @@ def _():
 # **Think.** For most of the thousand steps there is hardly anything to see; then a digit appears within a few. Compare with
 # the curve of the clean image's error in Part 1. Which steps would you skip, if you could?
 #
-# *In the margin: two variances.* Ho et al. also used the larger $\beta_t$ in place of $\tilde\beta_t$. Over a thousand
-# steps it makes little difference. The table in Part 4 shows what becomes of it when steps are skipped (the row of
-# $\hat\sigma$).
+# *In the margin: two variances.* Ho et al. also used the larger $\beta_t$ in place of $\tilde\beta_t$, and found the two about
+# equally good over a thousand steps. The table in Part 4 has the larger one ahead there, and far behind as soon as steps are
+# skipped (the row of $\hat\sigma$).
 
 # %% [markdown]
 # ---
@@ -445,7 +444,7 @@ def _():
 #
 # - `uniform`: evenly from $T-1$ to $0$, rounded;
 # - `trailing`: $\mathrm{round}(T - iT/n) - 1$ for $i = 0..n-1$: the top of each of $n$ equal pieces;
-# - `quadratic`: rising, $\max(i, \mathrm{round}((T-1)(i/(n-1))^2))$, then turned round: dense near clean data. The maximum
+# - `quadratic`: rising, $\max(i, \mathrm{round}((T-1)(i/(n-1))^2))$, then reversed: dense near clean data. The maximum
 #   keeps small numbers apart.
 #
 # With $n = 1$ each is $T-1$ alone.
@@ -454,8 +453,8 @@ def _():
 # 1. `predict_x0_from_eps`: as in Part 1, now for an int or a tensor `t`.
 # 2. `ddim_step`: guards; $A_t$ and $A_s$ as Python floats, with $A_s = 1$ written out for $s = -1$; $\sigma^2$; the model;
 #    $\hat x_0$ from your own method; the formula. Draw noise only where $\sigma > 0$: a deterministic step leaves the
-#    generator as it was. Some $\eta > 1$ leave nothing under the root: `check_sigma` refuses. Others have room, and are as
-#    legal as any.
+#    generator as it was. Some $\eta > 1$ ask for more noise than fits, and the root would be of a negative number:
+#    `check_sigma` refuses these. The others are as legal as any.
 # 3. `create_timestep_schedule`: guard $n$; do the arithmetic in float64 and round at the end.
 # 4. `sample`: `timesteps` may be None, a number, or a list or tensor of timesteps; make a list of it, pair each entry with
 #    its successor (the last with -1), and step.
@@ -473,7 +472,7 @@ def _():
 # <details><summary><b>"All samples end as noise, or as one and the same pattern"</b></summary>
 #
 # Is the last $A_s$ really 1? `A[s]` with $s = -1$ is the last entry of the table. And does the model get the timestep, not
-# the number of the loop's round?
+# the loop counter?
 # </details>
 #
 # <details><summary><b>"eta = 0 is fine, eta = 1 is grainy"</b></summary>
@@ -488,7 +487,7 @@ def _():
 #
 # <details><summary><b>"My quadratic schedule repeats timesteps"</b></summary>
 #
-# Near $0$ the squares round to the same number. Take the maximum with $i$ *before* turning the order round.
+# Near $0$ the squares round to the same number. Take the maximum with $i$ *before* reversing the order.
 # </details>
 
 # %% question="ddim-predict-x0"
@@ -527,7 +526,7 @@ def _():
 
 # %% [markdown]
 # **See it move: the truth in view.** The prediction is exact here, so the only error is that of taking few steps. Grey is
-# where the points should be at that moment; below, their $x$ against its true density; the distance of the two is a number.
+# where the points should be at that moment; below, their $x$ against its true density; how far apart the two are is given as a number.
 
 # %% tags=["demonstration"]
 explore.paths(DDIMSampler, DDPMSampler)
@@ -575,8 +574,8 @@ def _():
 #
 # > *"To make DDIM stochastic, take the deterministic step and add* $\eta\,\sigma\,z$ *on top."*
 #
-# **Bet first:** at $\eta = 1$ with 50 steps, how much too much noise is that at a typical step: none, a few per cent, or
-# half as much again? And can you see it in the digits?
+# **Bet first:** at $\eta = 1$ with 50 steps, by how much is the noise too strong at a typical step: not at all, by about a
+# tenth, or by half? And can you see it in the digits?
 #
 # The cell takes a single known $x_0$, so that the prediction is the true noise, and starts each step from a correct $x_t$.
 # The noise in $x_s$ is then compared with what belongs there, $\sqrt{1 - A_s}$.
@@ -740,7 +739,7 @@ check("eta-effects", StochasticityController, DDIMSampler)
 # %% tags=["demonstration"]
 @cache
 def eta_study(seed: int) -> dict:
-    """Sixteen twos for each eta, 50 steps. Run this cell again after a change of your class."""
+    """Sixteen twos for each eta, 50 steps. Run this cell again after you change your class."""
     controller = StochasticityController(DDIMSampler(model.condition(2), schedule))
     return controller.analyze_eta_effects((16, *model.sample_shape), [0.0, 0.25, 0.5, 0.75, 1.0], 50, generator=seeded(seed))
 
@@ -824,15 +823,10 @@ check("benchmark", benchmark_samplers, sample_diversity)
 # %% tags=["demonstration"]
 @cache
 def speed() -> list[dict]:
-    """Time all samplers on one batch of 8. Run this cell again after a change of your classes."""
+    """Time all samplers on one batch of 8. Run this cell again after you change your classes."""
     shape, ddim = (8, *model.sample_shape), DDIMSampler(model, schedule)
 
-    def network_alone(shape):
-        x = starting_noise(shape, None, model)
-        for t in range(990, -1, -10):
-            model(x, torch.full((len(x),), t, device=x.device))
-
-    short = {"network alone": network_alone}
+    short = {"network alone": runtime.bare_loop(model, range(990, -1, -10))}
     short |= {f"DDIM-{count}": lambda shape, count=count: ddim.sample(shape, count) for count in (100, 50, 20, 10)}
     ddim.sample(shape, 5)  # the first calls of a network are slower; do not blame one sampler for it
     rounds = [benchmark_samplers(short, shape) for _ in range(3)]  # turn and turn about, the middle one of three counts
@@ -882,7 +876,7 @@ floor = metrics.noise_floor(of_ddpm, judged, generator=seeded(13), labels=torch.
 
 @cache
 def made(eta: float, num_steps: int) -> dict:
-    """Make 200 samples, with a clock and a counter. Run this cell again after a change of your class."""
+    """Make 200 samples, with a clock and a counter. Run this cell again after you change your class."""
     shape = (judged, *model.sample_shape)
     x_T = standard_normal(shape, device=model.device, generator=seeded(14))
     sampler = DDIMSampler(model.condition(asked_for), schedule)
@@ -924,12 +918,14 @@ def _():
 # %% [markdown]
 # <details><summary><b>What to conclude</b></summary>
 #
-# A myth. Few steps cost quality; your curve says how much. Which $\eta$ is better depends on two forces. Fresh noise must
-# be cleared away again, and with few steps there is little time left to do it: that speaks against $\eta = 1$. But fresh
-# noise also washes out what the network got wrong earlier, which a deterministic path carries to its end: that speaks for
-# $\eta = 1$ with many steps, or with a weak network. Where a curve meets the floor, these $n$ samples cannot show a
-# difference, which is not the same as there being none. The authors of DDIM, with 50,000 samples of CIFAR-10 (FID,
-# quadratic spacing; Song et al. 2021, table 1), still see one at 100 steps:
+# A myth. Few steps cost quality; your curve says how much. Which $\eta$ is better depends on two forces. The noise in $x_t$
+# still carries what the blurred guess $\hat x_0$ leaves out. Fresh noise in its place throws that away, and with few steps
+# there is little chance to paint it again: pictures come out paler and smoother. That speaks against $\eta = 1$.
+# But fresh noise also replaces what the network got wrong earlier, which a deterministic path carries to its end: that speaks
+# for $\eta = 1$ with many steps, or with a weak network. (Mind the yardstick, too: DDPM-1000 is itself a sampler with
+# $\eta = 1$.) Where a curve meets the floor, these $n$ samples cannot show a difference, which is not the same as there being
+# none. The authors of DDIM, with 50,000 samples of CIFAR-10 (FID against real images, quadratic spacing; Song et al. 2021,
+# table 1), still see one at 100 steps:
 #
 # | steps | 10 | 20 | 50 | 100 | 1000 |
 # |---|---|---|---|---|---|
@@ -985,7 +981,7 @@ def _():
                         for i, eta in enumerate(etas)])
 
 # %% [markdown]
-# **Think.** Which is larger, the difference between rows or between columns? A difference that a seed can turn round is not
+# **Think.** Which is larger, the difference between rows or between columns? A difference that a seed can reverse is not
 # a finding.
 #
 # **Everything in one picture.** Wall time of a batch of 8 from your benchmark, quality from your 200 samples.
@@ -1038,8 +1034,8 @@ def _():
 #    earns nothing here.
 # 2. *1 point*: a step count that agrees with the pair's own curve, argued by the floor and its spread, and the remark that
 #    "not distinguishable at n = 200" is not "equal" (more samples lower the floor). *1 point*: what the pair's table shows
-#    at $\eta = 1$, with a reason that fits it: at few steps fresh noise is not cleared away in time; at many it washes out
-#    the network's earlier errors.
+#    at $\eta = 1$, with a reason that fits it: at few steps fresh noise has replaced detail that the old noise carried, and too
+#    few steps are left to paint it again; at many it replaces the network's earlier errors.
 # 3. *1 point*: a choice within the time limit (up to 20 steps), $\eta$ stated, quality taken from the table. *1 point*:
 #    diversity and memory are used as measured (diversity by $\eta$ against its spread over seeds; memory depends on the
 #    batch, not on the steps), and a sensible case for another choice, such as $\eta > 0$ at many steps, or the larger
@@ -1065,8 +1061,8 @@ def _():
 #
 # **Steps.**
 # 1. `cached_noise_schedule_sampling`: a key that holds *everything* the coefficients depend on; compute the list once, as
-#    Python floats, if the key is new; then a loop with one network call a step. The result must be that of the plain
-#    sampler.
+#    Python floats, if the key is new; then a loop with one network call a step that does not touch the schedule again. The
+#    result must be that of the plain sampler.
 # 2. `batch_sampling_with_memory_management`: all starting noise in one draw on the CPU
 #    (`standard_normal(..., device="cpu")`), so that the samples do not depend on how they are batched; then slices, the
 #    last of which may be short.
@@ -1171,8 +1167,8 @@ check("bad-input", ForwardProcessImpl, DDPMSampler, DDIMSampler, StochasticityCo
 # - `steps_for_budget` says how many steps fit into a time limit on the machine at hand;
 # - `with_memory_backoff` halves the batch when memory runs out, rather than fail;
 # - `in_mixed_precision` runs the network in half precision, and keeps your coefficients out of it;
-# - `compile_if_faster` compiles the network where that pays, and tells what compiling took: before how many images is that
-#   earned back? (Not run here; it takes a minute.)
+# - `compile_if_faster` compiles the network where that pays, and tells what compiling took: after how many images has it
+#   paid for itself? (Not run here; it takes a minute.)
 # - `captured` records a whole sampling loop on a GPU and replays it without Python.
 
 # %% tags=["demonstration"]
@@ -1186,7 +1182,7 @@ def _():
 
     def on_a_small_machine(batch: int) -> Tensor:
         if batch > 10:
-            raise MemoryError("pretended: room for 10 samples")
+            raise MemoryError("pretend that there is room for 10 samples only")
         return ddim.sample((batch, *model.sample_shape), 5)
 
     samples, batch = runtime.with_memory_backoff(on_a_small_machine, 64)
@@ -1240,7 +1236,7 @@ wanted = torch.arange(500 if photographs.device.type == "cuda" else 50) % 10  # 
 
 @cache
 def in_colour(guidance: float) -> Tensor:
-    """Photographs in 25 steps, from the same starts at every guidance. Run this cell again after a change of your class."""
+    """Photographs in 25 steps, from the same starts at every guidance. Run this cell again after you change your class."""
     shape = (len(wanted), *photographs.sample_shape)
     x_T = standard_normal(shape, device=photographs.device, generator=seeded(18))
     return DDIMSampler(photographs.condition(wanted, guidance), schedule).sample(shape, 25, x_T=x_T)
@@ -1268,12 +1264,12 @@ def _():
     return plots.Table(records)
 
 # %% [markdown]
-# **Think.** Is the judge to be trusted? It may agree with more of your samples than it is right about among real photographs; find a picture
+# **Think.** Can the judge be trusted? It may agree with more of your samples than it is right about among real photographs; find a picture
 # that has the right colours for its class and nothing else. Does diversity change by more than chance would change it? And what do you
 # see where pixels leave the range?
 #
 # Which faults of these pictures are your sampler's, and which are the network's? One experiment tells them apart: what would you change,
-# and what leave as it is?
+# and what would you leave alone?
 
 # %% tags=["demonstration"]
 explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler, model=load_pretrained("cifar10"))

@@ -111,7 +111,7 @@ def verdict(best: Cell, found: dict, beyond: float, spread: float) -> str:
     """
     says = "nearer than" if beyond < -2 * spread else "farther than" if beyond > 2 * spread else "not to be told from"
     return (f"{best.name} ({best.nfe} calls) is {says} {BASELINE.name} ({BASELINE.nfe} calls): {beyond:+.2f} ± {spread:.2f}, "
-            f"where real digits are {found['frechet_floor_real_to_real'][0]:.2f} from real digits; n = {found['n']}")
+            f"where real digits are {found['frechet_floor_real_to_real'][0]:.2f} from other real digits; n = {found['n']}")
 
 
 HEADS = ("solver", "steps by", "calls", "Fréchet distance", "beyond DDIM-50", "judged as asked")
@@ -136,7 +136,7 @@ def page(table: list[list[str]], said: str, machine: str, n: int, seed: int) -> 
         f"Measured on {date.today().isoformat()}, {machine}, torch {torch.__version__}, by `python -m solutions.lab6_solvers.evaluate`: "
         f"the UNet for MNIST (`{read_card('mnist-unet')['sha256'][:12]}`), balanced labels, no guidance, n = {n}, seed {seed}; all cells share "
         "starting noise and labels. Fréchet distance to as many real digits, by the course's own feature network, with its standard deviation "
-        "over random choices of these; beyond DDIM-50: the difference of the distances, with its standard deviation over resampled pairs.", "",
+        "over random choices of these; beyond DDIM-50: the difference of the two distances to one such choice, with its standard deviation over resampled pairs.", "",
         *markdown_table(HEADS, table), "",
         f"**Chosen by this table, and measured again with the fresh samples of seed {seed + 1}:** {said}.", "",
         "A row's *last call* says where the network is asked for the last time; from there one step leads to clean data. Where none is named it "

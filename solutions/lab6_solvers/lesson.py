@@ -9,9 +9,9 @@
 # %% [markdown]
 # # Lab 6 · Fewer steps, the same network
 #
-# In Lab 5 you went from a thousand steps to fifty, and fewer cost quality. How far down can one go with the same network,
-# nothing trained? What changes today is how its answers are put together, and that is a chapter of numerical mathematics
-# that is older than neural networks.
+# In Lab 5 you went from a thousand steps to fifty, and fewer cost quality. How few calls can you get away with, with
+# the same network and no further training? What changes today is how its answers are put together, and that is a chapter of
+# numerical mathematics that is older than neural networks.
 #
 # **When you are done you can**
 # - read a deterministic sampler as a solver of a differential equation, and measure its order;
@@ -74,8 +74,8 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {model.devi
 # the papers on solvers do: $x = \alpha\,x_0 + \sigma\,\epsilon$ with $\alpha^2 + \sigma^2 = 1$. (Mind the clash:
 # `schedule.alphas` are the $\alpha_t$ of DDPM, another thing.)
 #
-# **One clock.** A noise level is named by its **log-SNR**, $\lambda = \log(\alpha/\sigma)$: low is noise, high is data,
-# and clean data is at infinity.
+# **One clock.** A noise level is named by $\lambda = \log(\alpha/\sigma)$: low is noise, high is data, and clean data is at
+# infinity. It is half the logarithm of Lab 5's $\mathrm{SNR} = \alpha^2/\sigma^2$; we say **log-SNR** for short, papers say half-log-SNR.
 #
 # | what | for |
 # |---|---|
@@ -323,7 +323,7 @@ def _():
 # **The edges.** In the first step there is no guess before: $D = \hat x_0$. In the last step to clean data $h$ is
 # infinite and half a step is nowhere: again $D = \hat x_0$, and $e^{-h} = 0$. And if the last level is finite,
 # `lower_order_final=True` asks for $D = \hat x_0$ there all the same, which steadies short runs. `history` lets a run
-# go on from guesses that somebody else has made.
+# go on from guesses made elsewhere.
 
 # %% reference="dpm:solve_dpmpp_2m"
 # (the function is taken from the reference)
@@ -360,7 +360,7 @@ check("dpm-solver-2m", solve_dpmpp_2m)
 # \sum_k w_k\,\frac{\hat x_0^{(k)} - \hat x_0}{r_k}\Bigr)$$
 #
 # The **predictor** has $r_k < 0$: the past. The **corrector** has one more, $r = 1$: the guess at the level just
-# reached. The weights follow from one demand: the step shall be exact whenever $\hat x_0$ is a polynomial of $\lambda$.
+# reached. The weights follow from one demand: the step must be exact whenever $\hat x_0$ is a polynomial of $\lambda$.
 # With $\varphi_1 = \frac{e^{-h} - 1}{-h}$ and $\varphi_{n+1} = \frac{\varphi_n - 1/n!}{-h}$ that is a small system of
 # equations,
 #
@@ -373,7 +373,7 @@ check("dpm-solver-2m", solve_dpmpp_2m)
 # 1. `unipc_weights`: the guards; $B(h)/2$ for one ratio; else rows of powers, the right side, `torch.linalg.solve`,
 #    float64.
 # 2. `unipc_step`: split off the newest guess; collect pairs $(r_k, \hat x_0^{(k)})$, and $(1, $ `x0_next` $)$ where it
-#    is given; the formula. With nobody but the newest it is a step of order 1, and that must work to clean data.
+#    is given; the formula. With the newest guess alone it is a step of order 1, and that must work to clean data.
 # 3. `solve_unipc`: guess; correct the last step from the $x$ *before* it, with the guesses that it was predicted from
 #    and the new one; keep the guess (do not ask again at the corrected $x$); choose $p$; predict.
 
@@ -562,7 +562,7 @@ def _():
     return plots.curves({name: (counts, each) for name, each in found.items()}, "steps", "error", logx=True, logy=True)
 
 # %% [markdown]
-# **Think.** The pilot run cost calls, too. How many, and after how many runs are they earned back? Why may it be made
+# **Think.** The pilot run cost calls, too. How many, and after how many runs have they paid for themselves? Why may it be made
 # with fifty points and serve five hundred?
 #
 # ## Stop early
@@ -597,7 +597,7 @@ check("early-exit", stop_when_settled)
 # %% tags=["demonstration"]
 @cache
 def early_exits() -> list[dict]:
-    """Runs of 50 steps with and without an early end. Run this cell again after a change of your functions."""
+    """Runs of 50 steps with and without an early end. Run this cell again after you change your functions."""
     shape, denoise = (10, *model.sample_shape), Denoiser(digits, schedule)
     x_T = standard_normal(shape, device=model.device, generator=seeded(8))
     grid = levels_at(schedule, create_timesteps(schedule, 50))
@@ -635,8 +635,8 @@ def _():
 #
 # ## Two halves
 #
-# **Idea.** Fresh noise replaces part of what earlier steps got wrong. Early on that may help, for there are steps left to
-# clear the fresh noise away; near data there are none. So: stochastic while there is more noise than signal, then a
+# **Idea.** Fresh noise replaces part of what earlier steps got wrong, and part of what they got right. Early on that may help,
+# for later steps can still repaint what was thrown away; near data none are left. So: stochastic while there is more noise than signal, then a
 # fast deterministic solver. Whether it pays in ten steps you will measure in Part 5.
 #
 # **Formula** for a stochastic step, Lab 5's in today's letters:
@@ -674,7 +674,7 @@ def _():
 # %% tags=["demonstration"]
 @cache
 def ring_truth() -> tuple[Tensor, Tensor]:
-    """Points at log-SNR -4 and where they end on the ring. Run this cell again after a change of your function."""
+    """Points at log-SNR -4 and where they end on the ring. Run this cell again after you change your function."""
     x = torch.randn(500, 2, dtype=torch.float64, generator=seeded(4))
     grid = torch.cat([torch.linspace(-4, 7, 1000, dtype=torch.float64), torch.tensor([math.inf])])
     return x, solve_heun(ring.denoise, x, grid)
@@ -707,8 +707,7 @@ def _():
 # **Bet first:** on these digits, which solver and which spacing come nearest, and by how much does the spacing matter?
 #
 # As in Lab 5: the Fréchet distance to samples of DDPM-1000, $n = 200$, with its noise floor; all cells share starting
-# noise and labels. At this $n$ small differences are chance. The course's own measurement with more samples is `python
-# -m solutions.lab6_solvers.evaluate`, for your instructor.
+# noise and labels. At this $n$ small differences are chance. Your instructor has the course's own measurement with more samples.
 
 # %% tags=["demonstration"]
 judged = 200
@@ -720,7 +719,7 @@ floor = metrics.noise_floor(of_ddpm, judged, generator=seeded(11), labels=torch.
 
 @cache
 def quality(solver: str, num_steps: int, spacing: str = "log-snr", last: int | None = None) -> dict:
-    """Measure 200 samples; `last`: even steps of log-SNR to a last call there. Run this cell again after a change of yours."""
+    """Measure 200 samples; `last`: even steps of log-SNR to a last call there. Run this cell again after you change something."""
     shape = (judged, *model.sample_shape)
     x_T = standard_normal(shape, device=model.device, generator=seeded(12))
     solve = {"DDIM": solve_ddim, "Heun": solve_heun, "DPM++(2M)": solve_dpmpp_2m, "UniPC-2": solve_unipc,
@@ -770,8 +769,8 @@ def _():
 # own error is there in either case, and no solver removes it.
 # </details>
 #
-# **The last call.** Ten even steps of log-SNR from end to end make three of their calls below $t = 40$. Has the network so
-# much to say there? Let the last call come earlier, and spread the ten over the rest of the way; one step leads from there to
+# **The last call.** Ten even steps of log-SNR from end to end make three of their calls below $t = 40$. Does the network have
+# that much to say there? Let the last call come earlier, and spread the ten over the rest of the way; one step leads from there to
 # clean data, as always.
 
 # %% tags=["demonstration"]
