@@ -1,3 +1,6 @@
+import json
+from functools import partial
+
 import pytest
 import torch
 
@@ -56,6 +59,29 @@ def test_overhead_is_the_time_beyond_the_bare_loop():
     def cycle(step, bare):
         return {"a": [{"seconds_per_step": step}], bench.BARE: [{"seconds_per_step": bare}]}
     assert bench.overhead([cycle(0.011, 0.010), cycle(0.032, 0.030), cycle(0.5, 0.1)]) == pytest.approx({"a": 2, bench.BARE: 0})
+
+
+def test_the_command_prints_its_figures_and_writes_the_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "load_pretrained", lambda data, device: MODEL)
+    monkeypatch.setattr(bench, "BATCHES", {"cpu": (1, 3)})
+    monkeypatch.setattr(bench, "interleave", partial(lambda run, *args: run(*args[:2], 1, args[3]), bench.interleave))
+    monkeypatch.setattr("sys.argv", ["bench", "--device", "cpu", "--batch", "2", "--repeats", "1", "--out", f"{tmp_path}"])
+    bench.main()
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "figures.json").read_text())["speed"]["cpu"]
+    assert "DDPM-1000" in said and "figures.md" in said
+    assert found["batch"] == 2 and [row[:2] for row in found["rows"]][::6] == [["DDPM-1000", "1000"], [bench.BARE, "50"]]
+    assert [each["batch"] for each in found["by_batch"]] == [1, 3]
+    assert all(set(each["milliseconds"]) == {"bare loop", "DDIM", "diffusers"} for each in found["by_batch"])
+    assert "Batch 2." in (tmp_path / "figures.md").read_text() and (tmp_path / "images/speed-cpu.png").stat().st_size
+
+
+@pytest.mark.parametrize("argument", ["--batch=0", "--repeats=0", "--device=cuda"])
+def test_a_command_that_makes_no_sense_is_refused_in_a_line(argument, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.argv", ["bench", argument])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "error: " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_samples_of_an_evaluation_are_made_once_and_kept(tmp_path, monkeypatch):
