@@ -64,8 +64,7 @@ def instructor_notebook(lab: Lab) -> NotebookNode:
     ids, cells = Ids(questions), []
     for cell in lesson.cells:
         tags, asked = list(cell.metadata.get("tags", [])), cell.metadata.get("question")
-        if cell.metadata.get("instructor"):
-            tags.append("instructor")
+        tags += [mark for mark in ("instructor", "optional") if cell.metadata.get(mark)]
         source, kind, points = cell.source, "provided", None
         if "reference" in cell.metadata:
             source = reference_source(lab, cell.metadata["reference"])

@@ -434,7 +434,7 @@ class Exam:
         if not any(told):
             message = f"Right on the terms of your own {_methods(rests_on)}." if own else ""
             return replace(result, verdict="right", message=message)
-        judged = self._recognise(question, parts, seen)
+        judged = self._recognise(question, parts, seen, seed)
         if judged.unwritten:
             return replace(result, verdict="partly" if points else "unwritten",
                            message=f"{mask(judged.unwritten)} is still to be written.")
@@ -462,7 +462,7 @@ class Exam:
                 todo += found[need].needs
         return [each for need, each in found.items() if need in results and results[need].points < results[need].max]
 
-    def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation]) -> Verdict:
+    def _recognise(self, question: Question, parts: Sequence[Part], seen: Sequence[Observation], seed: int) -> Verdict:
         """What is unwritten, or which typical mistake gives the same answers to these very inputs."""
         asked = SheetQuestion(question.id, question.title, question.points, question.targets, question.needs,
                               tuple(parts), ())
@@ -473,7 +473,13 @@ class Exam:
         by_cost = sorted(zip(parts, seen), key=lambda pair: network_values(pair[1]))
         known = tuple(known_mistake(parts, each, self.reference) for each in self.mistakes if each.question == question.id
                       and may_explain(*zip(*by_cost), each, self.reference))
-        return judge_question(replace(asked, mistakes=known), seen)
+
+        def again() -> Sequence[Observation]:
+            try:
+                return self._look_at_all(question, parts, seed + 1)
+            except Lost:  # the points are given; only the mistake's name is in question
+                return seen
+        return judge_question(replace(asked, mistakes=known), seen, again)
 
     # A mistake is paid for once ---------------------------------------------------------------
 
@@ -713,6 +719,7 @@ FINDINGS = {
     "there are": "the number of values is not the expected one",
     "it lists": "the number of timesteps is not the one asked for",
     "it does not fall": "the timesteps do not fall strictly",
+    "it is not 0": "it is not 0",
     "it is": "it is more than it may be",
     "it runs from": "it does not start and end where it should",
     "entry": "the timesteps are not where they should be",

@@ -85,7 +85,8 @@ def _exception_name(expression, targets, made) -> str:
     except KeyboardInterrupt:  # somebody wants to stop
         raise
     except BaseException as error:  # which one it was is the answer
-        return _type_name(error)
+        # A stub has no message; torch's own says what it cannot do.
+        return _type_name(error) + " with a message" * (isinstance(error, NotImplementedError) and bool(error.args))
     return ""
 
 
@@ -239,6 +240,8 @@ def close(got, want, rtol: float = 1e-3, atol: float = 1e-4) -> str:
     excess = np.abs(got - want) - rtol * np.abs(want) - atol * (np.abs(want).max() or 1.0)
     if (excess <= 0).all():
         return ""
+    if want.ndim == 0 and want == 0:
+        return "it is not 0"  # a zero is asked for as a share of something: how large that is tells nobody anything
     worst = np.unravel_index(np.argmax(excess), want.shape)
     where = f" at {list(map(int, worst))}" if want.ndim else ""
     return f"the largest difference is{where}: {got[worst]:.6g} instead of {want[worst]:.6g}"
@@ -248,7 +251,9 @@ def same(got, want) -> str:
     """Equal strings, or arrays equal in shape and every value."""
     if isinstance(want, str) or isinstance(got, str):
         return "" if isinstance(got, str) and isinstance(want, str) and got == want else f"{_short(got)} instead of {_short(want)}"
-    return "" if np.array_equal(got, want) else f"{_short(got)} instead of {_short(want)}"
+    if np.array_equal(got, want):
+        return ""
+    return "this is not so" if want.dtype.kind == "b" and want.ndim == 0 else f"{_short(got)} instead of {_short(want)}"
 
 
 def falling(got, want, slack: int = 1) -> str:
@@ -327,8 +332,8 @@ def judge(look: Look, seen: Observation, want) -> str:
 
 
 def alike(look: Look, seen: Observation, answer, want) -> bool:
-    """Whether an observation is what a mistake answers: equal to it or as near as the judge allows; None is any wrong answer."""
-    if answer is None:
+    """Whether an observation is what a mistake answers: equal to it or as near as the judge allows; None is any wrong answer, and so is too much."""
+    if answer is None or look.judge == "at_most":
         return bool(judge(look, seen, want))
     got = summarize(look.judge, seen.get(look.at, MISSING))
     if isinstance(got, str) or isinstance(answer, str):

@@ -96,4 +96,4 @@ def _judge(question: SheetQuestion, targets: dict) -> Verdict:
     from IPython.utils.capture import capture_output
 
     with capture_output():
-        return judge_question(question, look_at_all(question.parts, targets))
+        return judge_question(question, look_at_all(question.parts, targets), again=lambda: look_at_all(question.parts, targets))

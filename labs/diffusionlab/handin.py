@@ -53,7 +53,7 @@ def hand_in(notebook: str | Path | None = None, folder: str | Path = COURSE / "h
     """Pack a notebook, as it was last saved, into a zip for handing in.
 
     Args:
-        notebook: the file; None finds the course's only lab notebook.
+        notebook: the file; None is the lab in whose folder this runs, or else the course's only one.
         folder: gets `<lab>-<first digits of the checksum>.zip`, in which nbgrader's `<lab>/<lab>.ipynb` lies beside its
             timestamp and the receipt.
 
@@ -77,8 +77,9 @@ def hand_in(notebook: str | Path | None = None, folder: str | Path = COURSE / "h
 
 
 def find_notebook() -> Path:
-    """The course's lab notebook, labs/<lab>/<lab>.ipynb; raises ValueError unless there is exactly one."""
+    """The notebook of the lab in whose folder this runs, or else the course's only one; raises ValueError where there are several."""
     found = [path for path in sorted((COURSE / "labs").glob("*/*.ipynb")) if path.stem == path.parent.name]
+    found = [path for path in found if path.parent == Path.cwd()] or found
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none was found"
         raise ValueError(f"say which notebook to hand in, as in `python -m diffusionlab.handin labs/LAB/LAB.ipynb` ({names})")
@@ -107,7 +108,8 @@ def look_over(notebook: NotebookNode) -> tuple[list[str], list[str]]:
         marks = cell.metadata.get("nbgrader", {})
         if not marks.get("solution"):
             continue
-        if cell.cell_type == "markdown" and marks.get("checksum") == compute_checksum(cell):
+        optional = "optional" in cell.metadata.get("tags", [])
+        if cell.cell_type == "markdown" and not optional and marks.get("checksum") == compute_checksum(cell):
             unwritten.append(marks["grade_id"])
         if cell.cell_type == "code":
             try:
@@ -131,9 +133,9 @@ def stubs(source: str) -> list[str]:
 
 
 def main() -> None:
-    """Hand in the notebook named on the command line, or the only one there is."""
+    """Hand in the notebook named on the command line, or the one of the lab in whose folder this runs, or the only one there is."""
     if len(sys.argv) > 2 or "-h" in sys.argv or "--help" in sys.argv:
-        print("python -m diffusionlab.handin [NOTEBOOK]\n\nPack the finished notebook into handin/ and print a receipt.\n"
+        print("python -m diffusionlab.handin [NOTEBOOK]\n\nPack the finished notebook into handin/ and print a receipt. In a lab's folder its notebook need not be named.\n"
               "Example: python -m diffusionlab.handin labs/lab5_sampling/lab5_sampling.ipynb")
         sys.exit(0 if len(sys.argv) == 2 else 2)
     try:

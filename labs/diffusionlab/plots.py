@@ -149,7 +149,8 @@ def schedules(named: Mapping[str, Sequence[int]]) -> Figure:
     ax = axes[0][0]
     for row, ((name, steps), color, marker) in enumerate(zip(named.items(), COLORS, _MARKERS)):
         ax.plot([int(t) for t in steps], [row] * len(steps), color=color, marker=marker, linewidth=0.5, markersize=5)
-    ax.set(yticks=range(len(named)), yticklabels=list(named), xlabel="timestep t (sampling runs from right to left)")
+    ax.set(yticks=range(len(named)), yticklabels=list(named), xlabel="timestep t, from noise (left) to data (right)")
+    ax.invert_xaxis()
     ax.set_ylim(len(named) - 0.5, -0.5)
     figure.set_label("Where timesteps lie: " + ", ".join(named))
     return figure

@@ -4,7 +4,7 @@ sentences only; no code is stored."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 from safetensors import safe_open
 
-from .asking import Look, Observation, Part, alike, from_json, judge, observe, to_json
+from .asking import MISSING, Look, Observation, Part, alike, from_json, judge, observe, same, summarize, to_json
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,15 @@ def look_at_all(parts, targets: Mapping[str, object]) -> list[Observation]:
     return [seen[id(part.expression)] for part in parts]
 
 
-def judge_question(question: SheetQuestion, observations: list[Observation]) -> Verdict:
-    """Points by part, and the typical mistake that gives the same answers in every part, where there is one."""
+def judge_question(question: SheetQuestion, observations: Sequence[Observation],
+                   again: Callable[[], Sequence[Observation]] | None = None) -> Verdict:
+    """Points by part, and the typical mistake that gives the same answers in every part, where there is one.
+
+    Args:
+        question: with right answers, and those of the mistakes.
+        observations: one for each part.
+        again: observes once more, with other chance; asked where a mistake that leaves an answer to chance would explain all. None: it is believed.
+    """
     parts = []
     for part, seen in zip(question.parts, observations):
         failed = [(look, sentence) for look in part.all_looks() if (sentence := judge(look, seen, part.want[look.at]))]
@@ -101,23 +108,42 @@ def judge_question(question: SheetQuestion, observations: list[Observation]) -> 
     if unwritten := next(filter(None, map(_unwritten, observations)), None):
         return Verdict(verdict.parts, message=f"{unwritten} is still to be written.", unwritten=unwritten)
     explaining = [each for each in question.mistakes if all(map(_answers_alike, question.parts, observations, each.answers))]
+    if again and any(map(_left_to_chance, explaining)):
+        second = again()
+        explaining = [each for each in explaining if all(map(_changes_by_chance, observations, second, each.answers))]
     if explaining:
-        # The first of those that leave least to chance.
-        mistake = min(explaining, key=lambda each: sum(answer is None for answers in each.answers for answer in answers.values()))
+        # The first of those whose answers are the most exact.
+        mistake = min(explaining, key=lambda each: sum(map(_loose, question.parts, observations, each.answers)))
         return Verdict(verdict.parts, mistake.id, mistake.message)
     return Verdict(verdict.parts, message=next(f"{part.title}: {part.sentence}." for part in parts if part.sentence))
 
 
 def _unwritten(seen: Observation) -> str | None:
-    if seen["error"] == "NotImplementedError":
-        return f"`{seen['error.where']}`"
+    if seen["error"]:  # a stub has no message, torch's own has one
+        return f"`{seen['error.where']}`" if seen["error"] == "NotImplementedError" and not seen["error.message"] else None
     return "A method" if "NotImplementedError" in [value for value in seen.values() if isinstance(value, str)] else None
 
 
 def _answers_alike(part: Part, seen: Observation, answers: Mapping[str, object]) -> bool:
     if answers.get("error"):
         return seen["error"] == answers["error"]
-    return all(alike(look, seen, answers.get(look.at, part.want[look.at]), part.want[look.at]) for look in part.all_looks())
+    return all(alike(look, seen, answers[look.at], part.want[look.at]) if look.at in answers else not judge(look, seen, part.want[look.at])
+               for look in part.all_looks())
+
+
+def _left_to_chance(mistake: KnownMistake) -> bool:
+    return any(answer is None for answers in mistake.answers for answer in answers.values())
+
+
+def _changes_by_chance(seen: Observation, again: Observation, answers: Mapping[str, object]) -> bool:
+    # What a mistake leaves to chance comes out otherwise each time; what does not is wrong for another reason.
+    return all(same(again.get(at, MISSING), seen.get(at, MISSING)) for at, answer in answers.items() if answer is None)
+
+
+def _loose(part: Part, seen: Observation, answers: Mapping[str, object]) -> int:
+    """How many of a mistake's answers say only that something is wrong: those left to chance, and too much by another amount."""
+    wrong = [(look, answers[look.at]) for look in part.all_looks() if look.at in answers]
+    return sum(answer is None or look.judge == "at_most" and summarize("at_most", seen[look.at]) != answer for look, answer in wrong)
 
 
 def _explain(seen: Observation, look: Look, sentence: str) -> str:
@@ -126,8 +152,9 @@ def _explain(seen: Observation, look: Look, sentence: str) -> str:
     told = {"inputs": "it writes into a tensor that was passed to it", "network.t": f"the timesteps that the model was asked for: {sentence}",
             "network.grad": "the model was called with gradients switched on",
             "network.training": "the model was called in training mode"}
-    where = look.at.removeprefix("value").removeprefix(".")
-    return told.get(look.at) or (f"`{where}`: {sentence}" if where and not where.isdigit() and look.at != "error" else sentence)
+    # A name is the student's, a number in front of it the expression's.
+    where = look.at.removeprefix("value").lstrip(".0123456789")
+    return told.get(look.at) or (f"`{where}`: {sentence}" if where and look.at != "error" else sentence)
 
 
 # ---------------------------------------------------------------------------------------------- files

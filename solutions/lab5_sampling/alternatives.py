@@ -765,17 +765,16 @@ class _(lab.SamplingOptimizer):
         return x
 
 
-@alternative("batches collected in a list, each with its own draw")
+@alternative("batches collected in a list, the noise taken off the front of one draw")
 class _(lab.SamplingOptimizer):
     def batch_sampling_with_memory_management(self, total_samples, batch_size, *, sample_shape=None, num_steps=50, eta=0.0, generator=None):
         check_count(total_samples, "total_samples")
         check_count(batch_size, "batch_size")
         shape = tuple(sample_shape or self.ddim_sampler.model.sample_shape)
-        made, left = [], total_samples
-        while left > 0:
-            n = min(batch_size, left)
-            made.append(self.ddim_sampler.sample((n, *shape), num_steps, eta, generator=generator).cpu())
-            left -= n
+        made, left = [], torch.randn(total_samples, *shape, generator=generator)
+        while len(left):
+            x_T, left = left[:batch_size], left[batch_size:]
+            made.append(self.ddim_sampler.sample(x_T.shape, num_steps, eta, x_T=x_T, generator=generator).cpu())
         return torch.cat(made, dim=0)
 
 
@@ -784,19 +783,21 @@ class _(lab.SamplingOptimizer):
     def batch_sampling_with_memory_management(self, total_samples, batch_size, *, sample_shape=None, num_steps=50, eta=0.0, generator=None):
         sample_shape = self.ddim_sampler.model.sample_shape if sample_shape is None else sample_shape
         count = math.ceil(total_samples / batch_size)
-        result = torch.empty(total_samples, *sample_shape)
+        result = torch.empty(total_samples, *sample_shape).normal_(generator=generator)
         for rows in torch.arange(total_samples).chunk(count):
-            result[rows] = self.ddim_sampler.sample([len(rows), *sample_shape], num_steps, eta=eta, generator=generator)
+            result[rows] = self.ddim_sampler.sample([len(rows), *sample_shape], num_steps, eta=eta, x_T=result[rows], generator=generator)
         return result
 
 
 @alternative("batches by recursion")
 class _(lab.SamplingOptimizer):
-    def batch_sampling_with_memory_management(self, total_samples, batch_size, *, generator=None, **kwargs):
+    def batch_sampling_with_memory_management(self, total_samples, batch_size, *, generator=None, x_T=None, **kwargs):
         shape = kwargs.pop("sample_shape", None) or self.ddim_sampler.model.sample_shape
+        x_T = torch.randn(total_samples, *shape, generator=generator) if x_T is None else x_T
         def first(n, steps=kwargs.get("num_steps", 50), eta=kwargs.get("eta", 0.0)):
-            return self.ddim_sampler.sample((n, *shape), steps, eta, generator=generator).detach().cpu()
+            return self.ddim_sampler.sample((n, *shape), steps, eta, x_T=x_T[:n], generator=generator).detach().cpu()
         if total_samples <= batch_size:
             return first(total_samples)
-        rest = self.batch_sampling_with_memory_management(total_samples - batch_size, batch_size, sample_shape=shape, generator=generator, **kwargs)
+        rest = self.batch_sampling_with_memory_management(total_samples - batch_size, batch_size, sample_shape=shape, generator=generator,
+                                                          x_T=x_T[batch_size:], **kwargs)
         return torch.cat([first(batch_size), rest])

@@ -316,8 +316,10 @@ def ddim_step_deterministic(rng):
     t, s = int(rng.integers(500, 900)), int(rng.integers(150, 400))
     step = ask(ddim, "ddim_step", tensor(x), t, s)
     yield Part("from t to any lower s", 3, step, LIKE_X)
-    yield Part("to s = -1, clean data, where A = 1", 2.5, ask(ddim, "ddim_step", tensor(x.astype(float)), int(rng.integers(20, 60)), -1),
-               (VALUE, DTYPE))
+    near = int(rng.integers(20, 60))
+    yield Part("to s = -1, clean data, where A = 1; and to s = 0, where it is not", 2.5,
+               [ask(ddim, "ddim_step", tensor(x.astype(float)), near, s) for s in (-1, 0)],
+               (Look("value.0"), Look("value.0.dtype", "same"), Look("value.1")))
     yield Part("the model is asked once, with a LongTensor [B] of t, without gradients", 1, step, (VALUE, TIMESTEPS, NO_GRADIENTS))
     yield Part("at eta = 0 noise makes no difference, even if it is given", 1.5,
                ask(ddim, "ddim_step", tensor(x), t, s, 0.0, noise=tensor(z)))
@@ -335,7 +337,8 @@ def ddim_step_eta(rng):
                [ask(ddim, "ddim_step", tensor(x), 3, 2, 1.0, noise=tensor(z)),
                 ask(ddim, "ddim_step", tensor(x), 520, 500, float(rng.uniform(1.3, 1.7)), noise=tensor(z))], (Look("value.0"), Look("value.1")))
     yield Part("eta = 0.3, near clean data", 1, ask(ddim, "ddim_step", tensor(x), 60, int(rng.integers(3, 20)), 0.3, noise=tensor(z)))
-    yield Part("the last jump, to s = -1, adds no noise", 1, ask(ddim, "ddim_step", tensor(x), 40, -1, 0.8, noise=tensor(z)))
+    yield Part("the last jump, to s = -1, adds no noise; the one to s = 0 does", 1,
+               [ask(ddim, "ddim_step", tensor(x), 40, s, 0.8, noise=tensor(z)) for s in (-1, 0)], (Look("value.0"), Look("value.1")))
     A_t, A_s, x0, mean, std = alpha_bar()[t], alpha_bar()[s], 0.5, 0.7, 0.4
     sigma2 = 0.6**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
     eps = math.sqrt(1 - A_t) / (A_t * std**2 + 1 - A_t) * (x0 - math.sqrt(A_t) * mean)
@@ -418,12 +421,14 @@ def eta_effects(rng):
         for key in keys:
             of = call("operator:getitem", of, key)
         return of
-    twice = study((4, 1, 3), [0.6, 0.6, 0.0], 4)
-    apart = [call("torch:dist", item(twice, "samples", 0), item(twice, "samples", i)) for i in (1, 2)]
+    twice = study((4, 1, 3), [0.6, 0.6, 0.0, 0.0], 4)
+    apart = {pair: call("torch:dist", *(item(twice, "samples", i) for i in pair)) for pair in ((0, 1), (2, 3), (0, 2))}
+    # As a share of how far another eta is: samples that are all alike do not count as shared.
+    shared = [call("operator:lt", call("operator:truediv", apart[pair], apart[0, 2]), 1e-4) for pair in ((2, 3), (0, 1))]
     same = repeated(rng, lambda generator: item(study((4, 1, 3), [0.6, 0.9], 4, generator), "samples"))
     yield Part("all eta share x_T and noise: the same eta twice gives the same samples, another eta others; the same seed the same again", 1,
-               [call("operator:truediv", *apart), same], (Look("value.0", "close", {"atol": 1e-4}), Look("value.1", "close", {"atol": 1e-6})),
-               {"value.0": np.array(0.0), "value.1": np.zeros((2, 4, 1, 3), np.float32)})
+               [*shared, same], (Look("value.0", "same"), Look("value.1", "same"), Look("value.2", "close", {"atol": 1e-6})),
+               {"value.0": np.array(True), "value.1": np.array(True), "value.2": np.zeros((2, 4, 1, 3), np.float32)})
     etas, n, B = [0.0, 1.0, 0.5], int(rng.choice(WHOLE[:2])), 2000
     A, steps = alpha_bar(), uniform(1000, n)
     sigma = np.array([[eta * math.sqrt((1 - A_s) / (1 - A[t]) * (1 - A[t] / A_s)) for t, A_s in zip(steps, [*A[steps[1:]], 1.0])]
@@ -541,7 +546,11 @@ def optimizer_batches(rng):
     plenty = batches(800, 200, num_steps=4, generator=generator(rng))
     difference = call("torch:sub", ask(plenty, "narrow", 0, 0, 200), ask(plenty, "narrow", 0, 200, 200))
     same = repeated(rng, lambda generator: batches(5, 2, num_steps=4, eta=0.6, generator=generator))
-    yield Part("different samples in every batch, with the chain's mean and standard deviation; the same again from the same seed", 2,
+    seed = int(rng.integers(2**31))
+    batched = [batches(7, size, sample_shape=form, num_steps=3, generator=ask(call("torch:Generator"), "manual_seed", seed)) for size in (2, 5)]
+    yield Part("at eta = 0 the same samples, however they are batched", 0.5, call("torch:sub", *batched),
+               (Look("value", "close", {"atol": 1e-4}),), {"value": np.zeros((7, *form), np.float32)})
+    yield Part("different samples in every batch, with the chain's mean and standard deviation; the same again from the same seed", 1.5,
                [many, difference, same],
                (Look("value.0", "moments"), Look("value.1", "moments"), Look("value.2", "close", {"atol": 1e-6})),
                {"value.0": stochastic, "value.1": np.array([0.0, math.sqrt(2) * plain(200, 4, (1,))[1], 200]),

@@ -81,6 +81,10 @@ for question, (base, method, right) in FORMULAS.items():
             "Row t of the table belongs to timestep t: no + 1.", look_up=at(1))
     formula(question, f"{short}-previous-row", "Your coefficients are those of t - 1.",
             "Row t of the table belongs to timestep t: no - 1.", look_up=at(-1))
+    if short != "x0":  # its question does not ask at t = 0
+        formula(question, f"{short}-previous-row-wraps", "Your coefficients are those of t - 1, and at t = 0 those of the table's last row.",
+                "Row t of the table belongs to timestep t: no - 1.",
+                look_up=lambda table, t, x: coefficient(table, (torch.as_tensor(t) - 1).expand(len(x)) % len(table), x))
     formula(question, f"{short}-clipped", "Your result is clipped to [-1, 1].",
             "The formula has no clamp; values beyond are meant to be kept.",
             cast=lambda result, x: result.clamp(-1, 1).to(x.dtype))
@@ -315,6 +319,14 @@ variance("variance-zero-previous", "At t = 0 you set A_{-1} to 0.", "0 means all
          lambda A, t: torch.where(t > 0, A[t - 1], 0.0))
 
 
+@MISTAKES.mistake("ddpm-posterior-variance", "variance-alpha-for-alpha-bar", "You use alpha_t and alpha_{t-1}, the signal kept by single steps.",
+                  "The share is of all the noise so far: A, from `alphas_cumprod`.")
+class _(DDPMSampler):
+    def compute_posterior_variance(self, t):
+        t, a = torch.as_tensor(t), self.schedule.alphas
+        return right_variance(self.schedule.betas[t], a[t], torch.where(t > 0, a[t - 1], 1.0))
+
+
 @MISTAKES.mistake("ddpm-posterior-variance", "variance-only-ints", "A LongTensor of timesteps raises an error.",
                   "`if t > 0` needs one truth value; choose elementwise, with `torch.where`.")
 class _(DDPMSampler):
@@ -545,6 +557,8 @@ ddpm_sample("loop-clipped-end", "The finished sample is clipped to [-1, 1].", "C
             finish=lambda x: x.clamp(-1, 1))
 ddpm_sample("loop-no-seed-start", "The same seed gives other samples.",
             "The generator must reach every draw: x_T and each step.", generators=lambda generator: (None, generator))
+ddpm_sample("loop-no-seed-steps", "The same seed gives other samples: the steps do not draw from the generator.",
+            "Pass `generator` on to `ddpm_step`.", generators=lambda generator: (generator, None))
 ddpm_sample("loop-one-sample", "All samples of the batch are alike.", "Draw x_T with the whole shape.",
             start=lambda x: x[:1].expand_as(x),
             step=lambda self, x, t, z, generator: self.ddpm_step(x, t, noise=z[:1].expand_as(z)))
@@ -618,7 +632,7 @@ def right_direction(A_t, A_s, v):
     return max(1 - A_s - v, 0) ** 0.5
 
 
-def ddim_step(question, id, symptom, hint, *, read_s=lambda A, s, t: float(A[s]) if s >= 0 else 1.0, sigma2=right_sigma2,
+def ddim_step(question, id, symptom, hint, *, table=lambda schedule: schedule.alphas_cumprod, read_s=lambda A, s, t: float(A[s]) if s >= 0 else 1.0, sigma2=right_sigma2,
               signal=lambda A_t, A_s: A_s**0.5, direction=right_direction, scale=lambda v, eta: v**0.5, x0=lambda x0, x: x0,
               default=0.0,
               finish=lambda result, x: result.to(x.dtype), draws=lambda v, eta: v > 0,
@@ -627,7 +641,7 @@ def ddim_step(question, id, symptom, hint, *, read_s=lambda A, s, t: float(A[s])
     """Register a mistake in one piece of the jump: A_s, sigma^2, the factors of x_0, eps and z, x_0 itself, or the noise."""
     @torch.no_grad()
     def step(self, x_t, t, s, eta=default, *, noise=None, generator=None):
-        A = self.schedule.alphas_cumprod
+        A = table(self.schedule)
         A_t, A_s = float(A[t]), read_s(A, s, t)
         v = sigma2(eta, A_t, A_s)
         eps = self.model(x_t, torch.full((len(x_t),), t))
@@ -658,6 +672,10 @@ class _(DDIMSampler):
 
 jump("jump-wraps", "At s = -1 your A_s is the *last* row of the table: pure noise.",
      "Index -1 wraps around; clean data has A = 1.", read_s=lambda A, s, t: float(A[s]))
+jump("jump-zero-is-clean", "At s = 0 your A_s is 1, as if it were clean data.",
+     "s = 0 is a timestep like others, with A_0 < 1; only s = -1 is clean.", read_s=lambda A, s, t: float(A[s]) if s > 0 else 1.0)
+jump("jump-alpha-for-alpha-bar", "You use alpha_s, the signal kept by a single step.", "The jump takes the product, `alphas_cumprod`.",
+     table=lambda schedule: schedule.alphas)
 jump("jump-final-row", "At s = -1 your A_s is A_0.",
      "The last jump goes to clean data, where A = 1; A_0 leaves a little noise.", read_s=lambda A, s, t: float(A[max(s, 0)]))
 jump("jump-zero-at-end", "At s = -1 your A_s is 0.", "0 means all noise; clean data has A = 1.",
@@ -1171,6 +1189,20 @@ def changed(key, function):
     return lambda result: {**result, key: function(result[key])}
 
 
+def mixed(result):
+    """Sample b of set e takes the eta of the other order: as if the sets lay sample by sample."""
+    samples = result["samples"]
+    E, B = samples.shape[:2]
+    e, b = torch.meshgrid(torch.arange(E), torch.arange(B), indexing="ij")
+    samples = samples[(e * B + b) % E, b]
+    return {**result, "samples": samples, "diversity": torch.tensor([right_diversity(x) for x in samples], dtype=torch.float64)}
+
+
+eta_study("study-mixed-sets", "Each set of samples mixes several eta: the two lie in different orders.",
+          "`repeat` puts sets one after the other, `repeat_interleave` equal entries side by side.",
+          change=mixed)
+
+
 eta_study("study-own-x_T", "Every eta starts from its own x_T.",
           "Only if all else is shared does eta alone make the difference.", share="noise")
 eta_study("study-own-noise", "Every eta gets its own fresh noise.", "Draw the noise of each step once, for all eta.",
@@ -1402,7 +1434,7 @@ for id, symptom, hint, wrong in [
 def cached(id, symptom, hint, *, key=lambda sampler, n, eta: (sampler.schedule, n, eta), value=lambda x, x_T: x,
            eta_used=lambda eta: eta, given=lambda x_T: x_T,
            end=lambda A: 1.0, sigma2=right_sigma2, direction=right_direction, model=lambda model: model,
-           x0=lambda sampler, x, eps, t, A_t: (x - (1 - A_t)**0.5 * eps) / A_t**0.5, whose=lambda self, sampler: sampler,
+           row=lambda A, s: A[s], x0=lambda sampler, x, eps, t, A_t: (x - (1 - A_t)**0.5 * eps) / A_t**0.5, whose=lambda self, sampler: sampler,
            scale=lambda v: v**0.5, results=False, steps=lambda n: n,
            draw=lambda x, generator: randn(x.shape, generator=generator)):
     """Register a mistake in one part of cached sampling: the key, the coefficients, the noise, or what is kept."""
@@ -1412,7 +1444,7 @@ def cached(id, symptom, hint, *, key=lambda sampler, n, eta: (sampler.schedule, 
         name = key(sampler, num_steps, eta)
         if name not in self.cache:
             t, A = sampler.create_timestep_schedule(steps(num_steps)).tolist(), sampler.schedule.alphas_cumprod.tolist()
-            table = [(now, A[now], A[s]) for now, s in zip(t, t[1:])] + [(t[-1], A[t[-1]], end(A))]
+            table = [(now, A[now], row(A, s)) for now, s in zip(t, t[1:])] + [(t[-1], A[t[-1]], end(A))]
             self.cache[name] = [(now, A_t, A_s, sigma2(eta, A_t, A_s)) for now, A_t, A_s in table]
         if results and ("result", name) in self.cache:
             return self.cache["result", name]
@@ -1468,6 +1500,8 @@ cached("cache-results", "You keep finished samples: another x_T gets the old one
        "Keep the coefficients, which do not depend on x.", results=True)
 cached("cache-own-sampler", "You use the optimizer's own sampler, not the one that is passed in.",
        "Model and schedule are those of the argument.", whose=lambda self, sampler: self.ddim_sampler)
+cached("cache-zero-is-clean", "At s = 0 your A_s is 1, as if it were clean data.",
+       "s = 0 is a timestep like others, with A_0 < 1; only s = -1 is clean.", row=lambda A, s: A[s] if s > 0 else 1.0)
 cached("cache-final-row", "Your last jump goes to A_0.", "To clean data, where A = 1.", end=lambda A: A[0])
 cached("cache-wraps", "Your last jump goes back to pure noise.", "Clean data has A = 1, not the table's last row.",
        end=lambda A: A[-1])
@@ -1519,15 +1553,15 @@ def cut(total, size):
 
 def batches(id, symptom, hint, *, sizes=cut, steps=lambda n: n, eta_used=lambda eta: eta,
             shape_of=lambda self, shape: self.ddim_sampler.model.sample_shape if shape is None else shape,
-            finish=lambda parts, total: torch.cat(parts)[:total], start=lambda shape, generator: None,
+            finish=lambda parts, total: torch.cat(parts)[:total], start=lambda x_T, generator: x_T,
             passed=lambda generator: generator):
     """Register a mistake in the batches' sizes, in what each is asked for, or in how they are put together."""
     def batch_sampling_with_memory_management(self, total_samples, batch_size, *, sample_shape=None, num_steps=50, eta=0.0,
                                               generator=None):
-        shape = shape_of(self, sample_shape)
-        return finish([self.ddim_sampler.sample((n, *shape), steps(num_steps), eta_used(eta),
-                                                x_T=start((n, *shape), generator), generator=passed(generator))
-                       for n in sizes(total_samples, batch_size)], total_samples)
+        shape, cuts = shape_of(self, sample_shape), sizes(total_samples, batch_size)
+        noise = randn(sum(cuts), *shape, generator=generator).split(cuts)
+        return finish([self.ddim_sampler.sample(x_T.shape, steps(num_steps), eta_used(eta), x_T=start(x_T, generator),
+                                                generator=passed(generator)) for x_T in noise], total_samples)
     MISTAKES.mistake("optimizer-batches", id, symptom, hint)(
         variant(SamplingOptimizer, "batch_sampling_with_memory_management", batch_sampling_with_memory_management))
 
@@ -1551,10 +1585,11 @@ batches("batches-stacked", "Batches are stacked along a new axis.", "`torch.cat`
         finish=lambda parts, total: torch.stack([parts[0]] * len(parts)))
 batches("batches-reseeded", "Every batch holds the same samples.",
         "Each needs its own noise: do not seed again for each batch.",
-        start=lambda shape, generator: randn(*shape, generator=torch.Generator().manual_seed(0)))
+        start=lambda x_T, generator: randn(*x_T.shape, generator=torch.Generator().manual_seed(0)))
+batches("batches-own-draws", "Each batch draws its own x_T, so another batch_size gives other samples.",
+        "Draw the noise for all samples at once, and take slices of it.", start=lambda x_T, generator: None)
 batches("batches-generator-for-starts", "The generator draws the starts only; the steps draw from another source.",
-        "`generator` is the source of every draw: pass it on.", passed=lambda generator: None,
-        start=lambda shape, generator: randn(*shape, generator=generator))
+        "`generator` is the source of every draw: pass it on.", passed=lambda generator: None)
 batches("batches-shape-required", "Without sample_shape an error is raised.", "It defaults to the model's `sample_shape`.",
         shape_of=lambda self, shape: tuple(shape))
 batches("batches-shape-ignored", "sample_shape is not used.", "The model's is only the default.",
@@ -1673,6 +1708,9 @@ accepts("accepts-other-shapes", "x_t and noise of other shapes are broadcast or 
         lambda self, x, t, eps: x - 0 * t)
 accepts("accepts-integers", "Integer images are converted.", ForwardProcessImpl, "add_noise",
         lambda self, x, t, noise=None: ForwardProcessImpl.add_noise(self, x.float(), t, noise))
+accepts("integers-break-inside", "Integer images break something deep inside torch.", ForwardProcessImpl, "add_noise",
+        lambda self, x, t, noise=None: FORMULAS["forward-add-noise"][2](
+            x, torch.randn_like(x) if noise is None else noise, None, coefficient(self.schedule.alphas_cumprod, t, x)).to(x.dtype))
 accepts("accepts-any-x_T", "An x_T of another shape is used all the same.", DDPMSampler, "sample",
         lambda self, shape, *args, x_T=None, **kw: DDPMSampler.sample(self, x_T.shape, *args, x_T=x_T, **kw))
 

@@ -934,7 +934,7 @@ explore.solvers({"DDIM": yours(solve_ddim), "UniPC": yours(solve_unipc),
 check("solver-bad-input", solve_ddim, measured_order, solve_heun, solve_dpm1, solve_dpmpp_2m, unipc_weights, unipc_step,
       solve_unipc, create_timesteps, adaptive_levels, stop_when_settled, solve_hybrid, library_timesteps)
 
-# %% [markdown] question="solver-code-quality"
+# %% [markdown] question="solver-code-quality" optional=true
 # **Code quality** (2 points). Your functions are read by a person. Nothing to write is needed; if you are proud of a
 # piece of code, or know a weakness of it, say so here.
 

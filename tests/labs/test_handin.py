@@ -71,6 +71,15 @@ def test_without_a_name_it_finds_the_only_lab(notebook, monkeypatch):
     other.touch()
     with pytest.raises(ValueError, match="say which notebook.*other.ipynb, tinylab.ipynb"):
         handin.find_notebook()
+    monkeypatch.chdir(other.parent)
+    assert handin.find_notebook() == other
+
+
+def test_an_answer_that_need_not_be_written_is_not_missed(notebook, tmp_path):
+    parsed = nbformat.read(notebook, as_version=4)
+    next(cell for cell in parsed.cells if cell.id == "essay").metadata["tags"] = ["optional"]
+    nbformat.write(parsed, notebook)
+    assert "essay" not in handin.hand_in(notebook, tmp_path).unwritten
 
 
 @pytest.mark.parametrize("content, says", [

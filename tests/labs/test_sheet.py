@@ -47,6 +47,10 @@ FORMULAS = {
     "last only": lambda side: side**2 if isinstance(side, float) else side}
 
 
+def torchs_own(side):
+    raise NotImplementedError("not implemented for 'Byte'")
+
+
 @pytest.fixture(params=["in memory", "from a file"])
 def asked(request, question, tmp_path) -> SheetQuestion:
     if request.param == "in memory":
@@ -87,6 +91,30 @@ def test_a_stub_inside_an_attempt_is_found():
     part = Part("refused", 1, [attempt(ask(call("Square"), "area", -1.0))], (Look("value.0", "refused"),), {"error": "", "value.0": "ValueError"})
     asked = SheetQuestion("bad", "Bad input", 1, ("Square",), (), (part,), ())
     assert judge_question(asked, look_at_all(asked.parts, square(unwritten))).unwritten == "A method"
+
+
+def test_what_torch_cannot_do_is_not_a_stub(asked):
+    outcome = judge_question(asked, look_at_all(asked.parts, square(torchs_own)))
+    assert outcome.unwritten is None and "NotImplementedError: not implemented for 'Byte'" in outcome.message
+    part = Part("refused", 1, [attempt(ask(call("Square"), "area", -1.0))], (Look("value.0", "refused"),), {"error": "", "value.0": "ValueError"})
+    outcome = judge_question(SheetQuestion("bad", "Bad input", 1, ("Square",), (), (part,), ()), look_at_all((part,), square(torchs_own)))
+    assert outcome.unwritten is None and outcome.message == "refused: it raised NotImplementedError with a message instead of ValueError."
+
+
+def test_a_mistake_that_leaves_all_to_chance_is_named_where_chance_shows(asked):
+    def named(formula):
+        code = square(formula)
+        return judge_question(asked, look_at_all(asked.parts, code), lambda: look_at_all(asked.parts, code)).mistake
+    assert named(FORMULAS["by-chance"]) == "by-chance" and named(FORMULAS["twice"]) == "twice"
+    assert named(lambda side: 7 * side) is None  # wrong, and the same again
+
+
+def test_too_much_is_too_much_and_the_mistake_of_that_very_amount_is_named_first():
+    part = Part("few", 1, call("Square"), (Look("value", "at_most"),), {"error": "", "value": np.array(3.0)})
+    mistakes = tuple(KnownMistake(f"{n}", f"{n}", ({"value": np.array(n)},)) for n in (5.0, 8.0))
+    asked = SheetQuestion("few", "Few", 1, ("Square",), (), (part,), mistakes)
+    verdicts = {n: judge_question(asked, [{"error": "", "value": np.array(n)}]) for n in (2.0, 5.0, 8.0, 9.0)}
+    assert verdicts[2.0].right and [verdicts[n].mistake for n in (5.0, 8.0, 9.0)] == ["5.0", "8.0", "5.0"]
 
 
 def test_parts_that_share_an_expression_evaluate_it_once(asked):

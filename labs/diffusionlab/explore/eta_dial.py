@@ -21,7 +21,7 @@ from .work import Run
 
 SWEEP = (0.0, 0.25, 0.5, 0.75, 1.0)
 _GRID, _SWEPT, _STAGES = 16, 4, 9  # samples in the grid and for each eta of the sweep; pictures in the strip
-DDIM, HANDOUT, DDPM = "your DDIM step", "noise on top (a handout's)", "your DDPM, all steps"
+DDIM, HANDOUT, DDPM = "your DDIM step", "noise on top (handout)", "your DDPM, all steps"
 
 
 def eta(DDIMSampler, StochasticityController=None, sample_diversity=None, DDPMSampler=None, *,
@@ -116,7 +116,7 @@ class EtaDial(Panel):
         guesses = [sampler.predict_x0_from_eps(x_t, eps, t)[0] for t, x_t, eps in shown]
         strip = sheet([[x_t[0] for _, x_t, _ in shown], guesses], rows=["x at t", "x₀ guessed"],
                       alt=f"One sample on its way, {name}: noisy above, the clean image guessed from it below.",
-                      caption="The first sample on its way", columns=[f"t = {t}" for t, _, _ in shown])
+                      caption="The first sample on its way, by t", columns=[str(t) for t, _, _ in shown])
         try:
             diversity = "" if self.diversity is None else f"{float(self.diversity(x)):.4f}"
         except NotImplementedError as error:

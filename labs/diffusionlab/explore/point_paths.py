@@ -75,6 +75,9 @@ class Paths(Panel):
         generator = torch.Generator().manual_seed(0)
         self._data = model.sample_data(2000, generator)
         self._noise = torch.randn(self._data.shape, generator=generator, dtype=torch.float64)
+        # As many points as are led, again and again: what chance alone makes of the distance.
+        self._others = model.sample_data(20 * _POINTS, generator)[:, 0]
+        self._others_noise = torch.randn(len(self._others), generator=generator, dtype=torch.float64)
 
     def ways(self) -> dict[str, tuple[Hashable, Callable[[Run], tuple]]]:
         """For each who leads: all that it depends on, and what makes (timesteps [n], points [n, B, 2], ...), -1 for the end."""
@@ -101,6 +104,9 @@ class Paths(Panel):
             self._draw_paths(drawing, panel, truth, way[:now + 1])
             self._draw_density(drawing, len(keys) + panel, way[now][:, 0], A, _COLORS[panel])
             numbers[f"W₁ to truth, {name}"] = f"{wasserstein_distance(way[now][:, 0], truth[:, 0]):.3f}"
+        others = (A**0.5 * self._others + (1 - A) ** 0.5 * self._others_noise).reshape(-1, _POINTS).numpy()
+        by_chance = np.array([wasserstein_distance(each, truth[:, 0]) for each in others])
+        numbers["W₁ to truth, by chance"] = f"{by_chance.mean():.3f} ± {by_chance.std():.3f}"
         alt = (f"Paths of {_POINTS} points, and the distribution of their x at t = {numbers['t']}, for {', '.join(keys)}; "
                "the truth in grey.")
         return {"picture": drawing.picture(alt, list(keys)), "numbers": numbers}
