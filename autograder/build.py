@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
@@ -35,9 +36,11 @@ def build(lab: Lab, out: Path | None = None) -> list[Path]:
         The files written.
 
     Raises:
-        Refusal: the lesson names a class or question that does not exist, leaves one out, or uses a name it does not define.
+        Refusal: the lesson names a class or question that does not exist, leaves one out, or uses a name it does not define; or
+            the parts of a question do not add up to its points.
     """
     out = out or lab.root
+    check_points(lab)
     instructor = instructor_notebook(lab)
     files = {out / "solutions" / lab.name / f"{lab.name}.ipynb": instructor,
              out / "labs" / lab.name / f"{lab.name}.ipynb": student_notebook(instructor)}
@@ -45,6 +48,16 @@ def build(lab: Lab, out: Path | None = None) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
     return [*files, write_sheet(lab, out)]
+
+
+def check_points(lab: Lab) -> None:
+    """Refuse an exam of which the parts do not add up, before anything is written."""
+    for question in lab.module("exam").QUESTIONS:
+        try:
+            if not question.manual:
+                question.parts(np.random.default_rng(0))
+        except ValueError as error:
+            raise Refusal(f"{lab.lesson.with_name('exam.py')}: {error}") from None
 
 
 def write_sheet(lab: Lab, out: Path) -> Path:

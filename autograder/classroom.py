@@ -143,7 +143,11 @@ def find_class(submitted: Path, lab: str, roster: Path | None = None, teams: Pat
     folders = {path.name: _timestamp(path / lab) for path in submitted.iterdir() if os.path.lexists(path / lab)}
     if not folders:
         raise Refusal(f"nobody handed in {lab} below {submitted}; expected there: STUDENT/{lab}/{lab}.ipynb")
-    known = {row["student_id"]: row for row in read_csv(roster, "student_id")} if roster else {}
+    known: dict[str, dict] = {}
+    for row in read_csv(roster, "student_id") if roster else []:
+        if row["student_id"] in known:
+            raise Refusal(f"{roster}: {row['student_id']} is there twice")
+        known[row["student_id"]] = row
     members: dict[str, list[str]] = {}
     for row in read_csv(teams, "team", "student_id") if teams else []:
         if other := next((team for team, names in members.items() if row["student_id"] in names), None):
@@ -160,6 +164,19 @@ def find_class(submitted: Path, lab: str, roster: Path | None = None, teams: Pat
     students = {name: (None, None) for name in known} | {name: (name, name) for name in folders if name not in taken} | students
     return tuple(sorted((_student(name, holder, folder, known.get(name, {}), folders.get(folder))
                          for name, (holder, folder) in students.items()), key=lambda student: student.id))
+
+
+def unread(submitted: Path, lab: str) -> dict[str, str]:
+    """What lies among the hand-ins and is none, and why: by its name in the folder."""
+    found = {}
+    for path in sorted(submitted.iterdir()):
+        notebooks = [each.relative_to(submitted).as_posix() for place in ("*.ipynb", "*/*.ipynb") for each in sorted(path.glob(place))]
+        wanted = f"{path.name}/{lab}/{lab}.ipynb"
+        if notebooks and wanted not in notebooks:
+            found[path.name] = f"which holds {printable(notebooks[0])}; expected: {printable(wanted)}"
+        elif not path.is_dir() and path.suffix in (".ipynb", ".zip"):
+            found[path.name] = f"which lies in no student's folder; expected: STUDENT/{lab}/{lab}.ipynb"
+    return found
 
 
 def _student(name: str, holder: str | None, folder: str | None, row: dict, timestamp: str | None) -> Student:
@@ -251,8 +268,9 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_due(text: str) -> datetime:
-    """A due date, see `parse_time`; raises Refusal on anything else."""
+    """A due date, see `parse_time`; a day without a time lasts to its end. Raises Refusal on anything else."""
     try:
-        return parse_time(text)
+        day = re.fullmatch(r"\d{4}-\d\d-\d\d", text.strip())
+        return parse_time(f"{text} 23:59:59" if day else text)
     except (ValueError, OverflowError) as error:
         raise Refusal(f'--due "{text}" is no date; write it like "2026-05-31 23:59 CET" or 2026-05-31T23:59+02:00') from error

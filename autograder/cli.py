@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -78,7 +79,8 @@ def grade(lab: LabName,
                                                         "a pair hands in once, under the name of the team or of either.",
                                                         show_default=False)] = None,
           due: Annotated[str, typer.Option(metavar="DATE", help='The due date, such as "2026-05-31 23:59 CET"; UTC where no zone is '
-                                           "given. What lateness costs is set in OUT/nbgrader_config.py.")] = "",
+                                           "given, the end of the day where no time is. When something was handed in is what its "
+                                           "timestamp.txt says. What lateness costs is set in OUT/nbgrader_config.py.")] = "",
           seed: Annotated[Optional[int], typer.Option(min=0, help="The run's seed, to replay one exactly; without it, OUT's own.",
                                                       show_default=False)] = None,
           student: Annotated[str, typer.Option(metavar="ID", help="Only this student, or this student's team.")] = "",
@@ -92,7 +94,7 @@ def grade(lab: LabName,
           root: Root = ROOT):
     """Grade a folder of hand-ins: marks, gradebook, feedback and class report.
 
-    Run it again at any time, after an interruption too: what has a valid result is not graded again. OUT gets grades.csv, report.html,
+    Run it again at any time, after an interruption too: what has a valid result is not graded again, unless the exam has changed. OUT gets grades.csv, report.html,
     results/, feedback/, autograded/ and gradebook.db, and is a course directory that nbgrader's Formgrader opens.
 
     Example: `autograder grade lab5_sampling --submitted handins --out graded --roster class.csv`
@@ -104,7 +106,7 @@ def grade(lab: LabName,
     from .results import Limits
 
     try:
-        run = grade(found, submitted, out, jobs=jobs, scheduler=scheduler, roster=roster, teams=teams, due=due, seed=seed, student=student,
+        run = grade(found, submitted, out, tell=partial(print, flush=True), jobs=jobs, scheduler=scheduler, roster=roster, teams=teams, due=due, seed=seed, student=student,
                     question=question, force=force, limits=Limits(time_limit, memory_limit), sandbox=not no_sandbox, device=device)
     except KeyboardInterrupt:
         raise Refusal("interrupted; the same command goes on from here") from None

@@ -82,7 +82,10 @@ def collect(lab: Lab, source: Path, to: Path) -> list[str]:
         app.process_extracted_files()
     _write_names(to / "names.csv", extractor.found)
     late = [student for student, handin in extractor.found.items() if handin.late]
-    return [*extractor.notes, *([f"late, says Canvas: {', '.join(late)}"] if late else []), f"{len(extractor.found)} hand-ins in {to}"]
+    without = [student for student, handin in extractor.found.items() if not handin.count]
+    return [*extractor.notes, *([f"late, says Canvas: {', '.join(late)}"] if late else []),
+            *([f"nothing that can be graded, but in names.csv: {', '.join(without)}"] if without else []),
+            f"{len(extractor.found) - len(without)} hand-ins in {to}"]
 
 
 class Download(ExtractorPlugin):
@@ -104,7 +107,7 @@ class Download(ExtractorPlugin):
                     self._sort(files_of_zip(archive))
         except (Unsafe, zipfile.BadZipFile, OSError) as error:
             raise Refusal(f"{source} was not unpacked: {error}") from error
-        if not self.found:
+        if not any(handin.count for handin in self.found.values()):
             raise Refusal(f"{source} holds no notebook under a name that Canvas or Moodle gives")
         self.notes += [f"{student}: {printable(handin.best[-1])} was taken, of {handin.count} notebooks"
                        for student, handin in self.found.items() if handin.count > 1]
@@ -124,23 +127,27 @@ class Download(ExtractorPlugin):
                 self.notes.append(f"skipped, {student}: {printable(file.path.name)} was not unpacked: {printable(str(error))}")
 
     def _take(self, student: str, match: re.Match, file: File) -> None:
-        handin = self.found.get(student) or HandIn(match["name"])
+        handin = self.found.setdefault(student, HandIn(match["name"]))
         handin.late |= bool(match.groupdict().get("late"))
         name = match["file"] or file.path.name
-        if name.endswith(".ipynb"):
+        kind = PurePosixPath(name.lower()).suffix
+        if kind == ".ipynb":
             self._keep(student, handin, name, file.read())
-        elif name.endswith(".zip"):
+        elif kind != ".zip":
+            self.notes.append(f"skipped, {student}: {printable(name)} is neither a notebook nor a zip")
+        else:
             with zipfile.ZipFile(io.BytesIO(file.read())) as archive:
                 inside = [each for each in files_of_zip(archive) if not any(part.startswith((".", "__MACOSX")) for part in each.path.parts)]
                 time = next((each for each in inside if each.path.name == "timestamp.txt"), None)
                 timestamp = time.read()[:100] if time else b""
-                for each in inside:
-                    if each.path.suffix == ".ipynb":
-                        self._keep(student, handin, each.path.name, each.read(), timestamp)
+                notebooks = [each for each in inside if each.path.suffix.lower() == ".ipynb"]
+                for each in notebooks:
+                    self._keep(student, handin, each.path.name, each.read(), timestamp)
+                if not notebooks:
+                    self.notes.append(f"skipped, {student}: {printable(name)} holds no notebook")
 
     def _keep(self, student: str, handin: HandIn, name: str, content: bytes, timestamp: bytes = b"") -> None:
         """Put a notebook where it is collected from, unless a better one is there."""
-        self.found[student] = handin
         handin.count += 1
         if handin.best and self._rank(name) <= handin.best:
             return
@@ -154,7 +161,7 @@ class Download(ExtractorPlugin):
 
     def _rank(self, name: str) -> tuple:
         """The lab's own name first, then the last of several uploads of it: "-2" is Canvas's, " (2)" a browser's."""
-        stem, number = re.fullmatch(r"(.*?)(?:-(\d{1,3})| \((\d{1,3})\))?", name.removesuffix(".ipynb"), re.DOTALL).group(1, 2)
+        stem, number = re.fullmatch(r"(.*?)(?:-(\d{1,3})| \((\d{1,3})\))?", PurePosixPath(name).stem, re.DOTALL).group(1, 2)
         return stem == self.lab, int(number or 0), name
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +57,24 @@ class Lab:
         folder = str(self.root / "solutions")
         if folder not in solutions.__path__:
             solutions.__path__.insert(0, folder)
-        return importlib.import_module(f"solutions.{self.name}.{name}".removesuffix("."))
+        module = f"solutions.{self.name}.{name}".removesuffix(".")
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:  # something that it imports
+                raise
+            raise Refusal(f"{module.replace('.', '/')}.py does not exist; a lab has lesson.py, __init__.py, exam.py and mistakes.py") from None
 
     def reference(self) -> dict[str, object]:
         """The right classes and functions, by name: all that the reference package exports."""
         package = self.module()
         return {name: getattr(package, name) for name in package.__all__}
+
+    @property
+    def exam_digest(self) -> str:
+        """SHA-256 of the sources that marks come from: the exam and the modules of the reference; results carry it."""
+        modules = {self.module("exam").__name__, *(made.__module__ for made in self.reference().values())}
+        return hashlib.sha256(b"".join(Path(sys.modules[each].__file__).read_bytes() for each in sorted(modules))).hexdigest()
 
 
 def lab_names(root: Path) -> list[str]:

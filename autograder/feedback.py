@@ -68,6 +68,8 @@ def feedback_page(run: Run, mark: Mark) -> str:
         lines.append(f'<p class="note text">{prose(sentence)}</p>')
     lines.append('<h2>Question by question</h2>')
     lines += [_question(question, mark, hints) for question in result.questions]
+    if any("#" in said for question in result.questions for said in (question.message, *(part.message for part in question.parts))):
+        lines.append('<p class="soft">A # stands for a number that is not shown.</p>')
     return page(f"{lab_title(run)}: feedback", STYLE, "\n".join(lines))
 
 

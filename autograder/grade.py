@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from . import export, feedback, gradebook, report
-from .classroom import Run, checksum, find_class, find_result, read_run
+from .classroom import Run, checksum, find_class, find_result, parse_due, printable, read_run, unread
 from .course import Lab, Refusal
 from .one import REFUSED
 from .results import HandInResult, Limits, QuestionResult, Task, write_result
@@ -76,14 +76,23 @@ def grade(lab: Lab, submitted: Path, out: Path, *, jobs: int | None = None, sche
         raise Refusal(f"{lab.name} has no question {question!r}; it has: {', '.join(ids)}")
     if student and student not in {name for each in students for name in (each.id, each.label)}:
         raise Refusal(f"there is no student {student!r} in {submitted} or on the roster")
+    if due:
+        parse_due(due)  # a date that is none is better refused before the class is graded than after
     if out.is_relative_to(submitted):
         raise Refusal(f"--out {out} lies among the hand-ins; choose a folder elsewhere")
     command = _command(lab, submitted, out, jobs, roster, teams, due, limits, sandbox, device)
     with sole_writer(out):
         run = _start(lab, submitted, out, seed, bool(student or question), command, students)
         gradebook.check(run, whole=not student, force=force)
+        outdated = {each.id for each in run.holders if (result := run.result(each.id)) and result.exam != lab.exam_digest}
         chosen = [each for each in run.holders if not student or any(
             member.holder == each.id for member in students if student in (member.id, member.label))]
+        if others := outdated - {each.id for each in chosen}:
+            raise Refusal(f"the exam has changed since {len(others)} other hand-ins were graded; grade the whole class again, without --student")
+        if outdated:
+            tell(f"the exam has changed since {len(outdated)} hand-ins were graded: they are graded again")
+        for name, why in unread(submitted, lab.name).items():
+            tell(f"not read: {printable(name)}, {why}")
         number = run.seed if seed is None else seed
         tasks = [Task(each.id, run.handin(each), lab, number, out, limits, sandbox, device) for each in chosen]
         todo = [task for task in tasks if force or question or not has_result(task)]
@@ -92,6 +101,7 @@ def grade(lab: Lab, submitted: Path, out: Path, *, jobs: int | None = None, sche
         work = partial(regrade_question, question=question, grade_one=grade_one) if question else partial(grade_apart, grade_one=grade_one)
         with executor(jobs, scheduler, len(todo)) as pool:
             _grade_all(pool, work, todo, tell)
+        tell("writing gradebook, feedback and report")
         write_class(run, whole=not student)
     return run
 
@@ -149,15 +159,15 @@ def sole_writer(out: Path) -> Iterator[None]:
 
 
 def has_result(task: Task) -> bool:
-    """Whether the hand-in was graded already, as it is now, with this seed and this version of the lab."""
+    """Whether the hand-in was graded already, as it is now, with this seed, this version of the course and this exam."""
     result = find_result(task.out / "results" / f"{task.student}.json")
     notebook = task.out / "autograded" / task.student / task.lab.name / f"{task.lab.name}.ipynb"
     return result is not None and _belongs(result, task, checksum(task.path)) and notebook.exists()
 
 
 def _belongs(result: HandInResult, task: Task, sha256: str) -> bool:
-    return (result.student_id, result.lab, result.lab_version, result.seed, result.handin_sha256) == (
-        task.student, task.lab.name, task.lab.version, task.seed, sha256)
+    return (result.student_id, result.lab, result.lab_version, result.exam, result.seed, result.handin_sha256) == (
+        task.student, task.lab.name, task.lab.version, task.lab.exam_digest, task.seed, sha256)
 
 
 def grade_apart(task: Task, grade_one: str = GRADE_ONE) -> HandInResult:
@@ -239,7 +249,7 @@ def no_result(lab: Lab, student_id: str, seed: int, status: str, message: str, s
                                      "manual" if each.manual and status != "missing" else status) for each in asked)
     return HandInResult(student_id, lab.name, lab.version, seed, sandbox, status, message, (), 0.0,
                         float(sum(each.points for each in asked)), any(each.verdict == "manual" for each in questions), sha256,
-                        seconds, questions)
+                        seconds, questions, lab.exam_digest)
 
 
 def regrade_question(task: Task, question: str, grade_one: str = GRADE_ONE) -> HandInResult:

@@ -270,9 +270,15 @@ def match(lesson: list[Cell], handed: list[HandedCell], notices: list[str]) -> l
             own = Cell(f"added-{added}", "added", cell.type, cell.source, {}, cell.outputs, True)
             behind.setdefault(anchor, []).append(own)
     cells = behind.get(-1, [])
+    missing = []
     for place, cell in enumerate(lesson):
         copies = [handed[i] for i in mine.get(place, [])]
-        cells += [fill(cell, copies, notices), *behind.get(place, [])]
+        missing += [_list(cell.defines) or cell.id] if not copies and cell.kind != "text" else []
+        cells += [fill(cell, copies, notices) if copies else cell, *behind.get(place, [])]
+    if len(missing) == 1:
+        notices.append(f"The cell {missing[0]} is missing; the lesson's own was put in its place.")
+    elif missing:
+        notices.append(f"{len(missing)} cells are missing; the lesson's own were put in their place: {', '.join(missing)}.")
     return cells
 
 
@@ -314,12 +320,8 @@ def assign(lesson: list[Cell], handed: list[HandedCell], notices: list[str]) -> 
 
 
 def fill(cell: Cell, copies: list[HandedCell], notices: list[str]) -> Cell:
-    """A cell of the lesson with what the student made of it."""
+    """A cell of the lesson with what the student made of it, which is there at least once."""
     name = _list(cell.defines) or cell.id
-    if not copies:
-        if cell.kind != "text":
-            notices.append(f"The cell {name} is missing; the lesson's own was put in its place.")
-        return cell
     outputs = copies[-1].outputs if cell.type == "code" else ()
     if cell.kind in ("text", "provided", "check", "demonstration"):
         if cell.kind != "text" and any(copy.source.strip() != cell.source.strip() for copy in copies):

@@ -40,7 +40,8 @@ def grade_one(task: Task) -> HandInResult:
     result = HandInResult(
         task.student, task.lab.name, task.lab.version, task.seed, place.name, status, message, tuple(notices),
         round(sum(each.points for each in results), 6), float(sum(question.points for question in questions)),
-        any(each.verdict == "manual" for each in results), intake.sha256, round(time.monotonic() - start, 3), tuple(results))
+        any(each.verdict == "manual" for each in results), intake.sha256, round(time.monotonic() - start, 3), tuple(results),
+        task.lab.exam_digest)
     notebook = autograded(intake.cells or lesson_cells(task.lab), result)
     write_atomically(task.out / "autograded" / task.student / task.lab.name / f"{task.lab.name}.ipynb",
                      json.dumps(notebook, indent=1, ensure_ascii=False).encode() + b"\n")
@@ -89,7 +90,7 @@ def standing(session: Session, cells: Sequence[Cell], results: Sequence[Question
         return "timeout", "The notebook took longer than a hand-in may."
     names = {cell.id: ", ".join(cell.defines) or cell.id for cell in cells if cell.kind in ("solution", "provided")}
     broken = [f"the cell {names[id]} did not run: {why}" for id, why in session.failed.items() if id in names]
-    stopped = [f"{each.id}: {each.message[:1].lower()}{each.message[1:].removesuffix('.')}" for each in lost]
+    stopped = [f"{each.title}: {each.message[:1].lower()}{each.message[1:].removesuffix('.')}" for each in lost]
     if broken or stopped:
         text = "; ".join([*broken, *stopped])
         return "partial", f"{text[:1].upper()}{text[1:]}."

@@ -107,13 +107,14 @@ def _histogram(scores: Sequence[float], most: float) -> str:
 
 def _questions(works: Sequence[Mark]) -> str:
     rows, used = [], {}
-    for i, question in enumerate(works[0].result.questions):
+    for question in works[0].result.questions:
         verdicts = Counter()
         earned = []
         for mark in works:
-            points_, asked = mark.points[question.id], mark.result.questions[i]
-            if question.id in mark.waits:
+            asked = next((each for each in mark.result.questions if each.id == question.id), None)
+            if asked is None or question.id in mark.waits:  # a run that was stopped may have asked another exam before
                 continue
+            points_ = mark.points[question.id]
             earned.append(points_)
             verdict = asked.verdict
             if question.id in mark.by_person or verdict == "manual":
@@ -194,9 +195,6 @@ def _everybody(run: Run, marks: Sequence[Mark]) -> str:
             notes.append(f"{_duration(mark.seconds_late)} late" + (f", {points(mark.penalty)} points off" if mark.penalty else ""))
         if student.holder not in (None, student.id):
             notes.append(f"graded with {next(each.label for each in run.students if each.id == student.holder)}")
-        stopped = [question.title for question in result.questions if question.verdict in ("timeout", "crashed")]
-        if result.status == "partial" and stopped:
-            notes.append("stopped: " + ", ".join(stopped))
         link = quote(f"feedback/{student.id}/{run.lab.name}/{run.lab.name}.html")
         share = 100 * mark.score / result.max_score if result.max_score else 0
         noted = prose("\n".join(filter(None, notes)))

@@ -121,6 +121,7 @@ class HandInResult:
         handin_sha256: of the notebook's bytes; "" where there was no file to read.
         seconds: of wall time.
         questions: in the exam's order.
+        exam: the digest of the exam that was asked, see `Lab.exam_digest`.
     """
 
     student_id: str
@@ -137,6 +138,7 @@ class HandInResult:
     handin_sha256: str
     seconds: float
     questions: tuple[QuestionResult, ...]
+    exam: str = ""
 
 
 def to_json(result: HandInResult) -> dict:

@@ -42,7 +42,8 @@ def grade_one(task: Task) -> HandInResult:
     result = HandInResult(
         task.student, task.lab.name, task.lab.version, task.seed, "none" if not task.sandbox else "bubblewrap", status, message,
         tuple(fake.get("notices", ())), sum(each.points for each in questions), sum(each.max for each in questions),
-        any(each.verdict == "manual" for each in questions), sha256, fake.get("seconds", 1.0), tuple(questions))
+        any(each.verdict == "manual" for each in questions), sha256, fake.get("seconds", 1.0), tuple(questions),
+        task.lab.exam_digest)
     if notebook is not None:
         write_text(task.out / "autograded" / task.student / task.lab.name / f"{task.lab.name}.ipynb",
                    json.dumps(notebook))

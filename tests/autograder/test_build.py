@@ -262,6 +262,17 @@ def test_a_refusal_is_one_line(arguments, says):
     assert says in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_an_exam_that_does_not_add_up_or_is_missing_is_refused_before_anything_is_written(tinylab):
+    edit(tinylab, "exam.py", 'Question("mean", 3', 'Question("mean", 4')
+    done = autograder("build", "--root", tinylab.root)
+    assert done.returncode == 2 and "the parts of mean add up to 3" in done.stderr and done.stderr.count("\n") == 1
+    tinylab.lesson.with_name("exam.py").unlink()
+    done = autograder("build", "--root", tinylab.root)
+    assert done.returncode == 2 and "solutions/tinylab/exam.py does not exist" in done.stderr and done.stderr.count("\n") == 1
+    assert not tinylab.student_notebook.exists()
+
+
 @pytest.mark.parametrize("command", ["build", "release"])
 def test_help_teaches_by_example(command):
     done = autograder(command, "--help")

@@ -43,9 +43,21 @@ def test_canvas(built_tinylab, tmp_path):
     lines = collect(built_tinylab, source, tmp_path / "to")
     assert found(tmp_path / "to") == {"101": NOTEBOOK % b"jane", "102": NOTEBOOK % b"john", "103": NOTEBOOK % b"ann 2"}
     assert "late, says Canvas: 102" in lines and f"3 hand-ins in {tmp_path / 'to'}" in lines
+    assert "skipped, 104: essay.pdf is neither a notebook nor a zip" in lines and "nothing that can be graded, but in names.csv: 104" in lines
     students = find_class(tmp_path / "to", "tinylab", roster=tmp_path / "to" / "names.csv")
     assert [(each.id, each.name, each.timestamp) for each in students] == [
-        ("101", "doejane", None), ("102", "roejohn", "2026-05-20T10:00:00"), ("103", "poeann", None)]
+        ("101", "doejane", None), ("102", "roejohn", "2026-05-20T10:00:00"), ("103", "poeann", None), ("104", "moebob", None)]
+    assert [each.holder for each in students] == ["101", "102", "103", None]
+
+
+def test_nobody_is_lost_whatever_was_uploaded(built_tinylab, tmp_path):
+    source = archive(tmp_path / "submissions.zip", {
+        "a_1_11_TinyLab.IPYNB": NOTEBOOK % b"capitals", "b_2_12_tinylab.ipynb.txt": NOTEBOOK % b"text", "c_3_13_tinylab.py": b"x = 1",
+        "d_4_14_work.ZIP": archive(None, {"readme.txt": b"sorry"}), "Jo Poe_5_assignsubmission_onlinetext_/onlinetext.html": b"<p>see mail</p>"})
+    lines = collect(built_tinylab, source, tmp_path / "to")
+    assert found(tmp_path / "to") == {"1": NOTEBOOK % b"capitals"} and lines[-1] == f"1 hand-ins in {tmp_path / 'to'}"
+    assert all(any(line.startswith(f"skipped, {student}: ") for line in lines) for student in "2345")
+    assert {each.id for each in find_class(tmp_path / "to", "tinylab", roster=tmp_path / "to" / "names.csv")} == set("12345")
 
 
 @pytest.mark.parametrize("flat", [False, True])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -77,6 +78,10 @@ def test_times_in_any_zone(text, utc):
     assert parse_time(text).isoformat() == utc
 
 
+def test_a_day_lasts_to_its_end():
+    assert parse_due("2026-05-20").isoformat() == "2026-05-20T23:59:59" and parse_due("2026-05-20 12:00").hour == 12
+
+
 @pytest.mark.parametrize("text", ["soon", "2026-13-45", "2026-05-20 10:00 XYZ", ""])
 def test_what_is_no_time(text):
     with pytest.raises(Refusal, match="is no date"):
@@ -105,6 +110,42 @@ def test_what_has_a_valid_result_is_not_graded_again(fake_class):
     assert fake_class.graded() == ["ada"]
     assert fake_class.grade(seed=run.seed + 1).seed == run.seed + 1
     assert fake_class.graded() == ["ada", "ben", "cem"]
+
+
+@pytest.mark.slow
+def test_a_changed_exam_grades_the_class_again_and_no_part_of_it(fake_class, monkeypatch):
+    for name in ("ada", "ben"):
+        fake_class.hand_in(name)
+    fake_class.grade()
+    fake_class.graded()
+    source = Path(fake_class.lab.module("exam").__file__)
+    before = source.read_text()
+    try:
+        source.write_text(before + "\n# a change\n")
+        with pytest.raises(Refusal, match="the exam has changed since 1 other hand-ins"):
+            fake_class.grade(student="ada")
+        lines = []
+        fake_class.grade(tell=lines.append)
+        assert fake_class.graded() == ["ada", "ben"] and "the exam has changed since 2 hand-ins were graded" in lines[0]
+        fake_class.grade()
+        assert fake_class.graded() == []
+    finally:
+        source.write_text(before)
+
+
+@pytest.mark.slow
+def test_what_lies_in_another_place_is_named(fake_class):
+    fake_class.hand_in("ada")
+    for place in ("carl/TinyLab/tinylab.ipynb", "dora/mine.ipynb", "loose.ipynb", "notes.txt"):
+        path = fake_class.submitted / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    lines = []
+    fake_class.grade(tell=lines.append)
+    said = [line for line in lines if line.startswith("not read: ")]
+    assert said == ["not read: carl, which holds carl/TinyLab/tinylab.ipynb; expected: carl/tinylab/tinylab.ipynb",
+                    "not read: dora, which holds dora/mine.ipynb; expected: dora/tinylab/tinylab.ipynb",
+                    "not read: loose.ipynb, which lies in no student's folder; expected: STUDENT/tinylab/tinylab.ipynb"]
 
 
 @pytest.mark.slow
@@ -254,7 +295,8 @@ def test_refusals_are_one_line(fake_class, monkeypatch, capsys):
     assert "cannot be read" in grade("--roster", fake_class.folder / "none.csv")
     assert "no student 'zoe'" in grade("--student", "zoe")
     assert "no question 'median'" in grade("--question", "median")
-    assert "is no date" in grade("--due", "soon")
+    assert "is no date" in grade("--due", "soon") and not list((fake_class.out / "results").glob("*"))
+    assert "ada is there twice" in grade("--roster", fake_class.table("roster.csv", "student_id", "ada", "ada"))
     assert "--device tpu" in grade("--device", "tpu")
     assert "lies among the hand-ins" in grade(out=fake_class.submitted / "out")
     assert "open to everybody" in grade("--scheduler", "tcp://10.0.0.1:8786")

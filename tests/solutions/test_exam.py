@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -45,6 +46,17 @@ def test_the_questions_of_lab_5_and_their_points_are_the_brief_s():
 
 def test_the_points_add_up(lab):
     assert sum(question.points for question in lab.module("exam").QUESTIONS) == 100
+
+
+def test_the_lessons_table_says_where_the_points_are(lab):
+    points, part, found = {question.id: question.points for question in lab.module("exam").QUESTIONS}, 0, Counter()
+    source = lab.lesson.read_text(encoding="utf-8")
+    for line in source.splitlines():
+        if heading := re.match(r"# # Part (\d)", line):
+            part = int(heading[1])
+        if asked := re.search(r'question="([a-z0-9-]+)"', line):
+            found[part] += points[asked[1]]
+    assert found == {int(row[1]): int(row[2]) for row in re.finditer(r"^# \| (\d) · .*\| (\d+) \|$", source, re.MULTILINE)}
 
 
 def test_no_two_questions_of_the_course_share_an_id():
