@@ -96,6 +96,8 @@ class Candidate:
             def __init__(self):
                 super().__init__()
                 self.sample_shape, self.num_timesteps = tuple(sample_shape), num_timesteps
+                # Code that asks a model's tensors for their device finds one, as in the model that this stands for.
+                self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
 
             def forward(self, x, t):
                 arrays = []

@@ -193,7 +193,7 @@ def _timestamp(folder: Path) -> str | None:
         text = path.read_text(encoding="utf-8").strip()
         # Without a full date the parser would fill in today's.
         return parse_time(text).isoformat() if re.match(r"\d{4}-\d\d-\d\d", text) else None
-    except (OSError, ValueError, OverflowError):  # none, or anything at all
+    except Exception:  # none, or anything at all: dateutil has many ways to fail
         return None
 
 
@@ -272,5 +272,5 @@ def parse_due(text: str) -> datetime:
     try:
         day = re.fullmatch(r"\d{4}-\d\d-\d\d", text.strip())
         return parse_time(f"{text} 23:59:59" if day else text)
-    except (ValueError, OverflowError) as error:
+    except Exception as error:  # dateutil has many ways to fail
         raise Refusal(f'--due "{text}" is no date; write it like "2026-05-31 23:59 CET" or 2026-05-31T23:59+02:00') from error

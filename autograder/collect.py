@@ -25,9 +25,10 @@ from .course import Lab, Refusal
 from .gradebook import quiet
 
 # "doejane_late_12345_67890_lab.ipynb": name, Canvas's number of the person, number of the upload, file.
-CANVAS = re.compile(r"(?P<name>[^_]+)_(?:(?P<late>late)_)?(?P<id>\d+)_\d+_(?P<file>.+)", re.IGNORECASE)
+CANVAS = re.compile(r"(?P<name>[^_]+)_(?:(?P<late>late)_)?(?P<id>\d+)_\d+_(?P<file>.+)", re.IGNORECASE | re.DOTALL)
 # "Jane Doe_12345_assignsubmission_file_": a folder, or the beginning of a file's name.
-MOODLE = re.compile(r"(?P<name>.+)_(?P<id>\d+)_assignsubmission_[a-z]+_?(?P<file>.*)", re.IGNORECASE)
+# What follows is the student's to choose, so the first such number is the one.
+MOODLE = re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_[a-z]+_?(?P<file>.*)", re.IGNORECASE | re.DOTALL)
 
 MAX_FILE = 100_000_000
 MAX_FILES = 20_000
@@ -116,7 +117,7 @@ class Download(ExtractorPlugin):
         for file in files:
             if any(part.startswith((".", "__MACOSX")) for part in file.path.parts):
                 continue
-            match = next(filter(None, map(MOODLE.fullmatch, file.path.parts)), None) or CANVAS.fullmatch(file.path.name)
+            match = whose(file.path)
             if not match:
                 self.notes.append(f"skipped, whose it is cannot be told: {printable(str(file.path))}")
                 continue
@@ -141,14 +142,15 @@ class Download(ExtractorPlugin):
                 time = next((each for each in inside if each.path.name == "timestamp.txt"), None)
                 timestamp = time.read()[:100] if time else b""
                 notebooks = [each for each in inside if each.path.suffix.lower() == ".ipynb"]
-                for each in notebooks:
-                    self._keep(student, handin, each.path.name, each.read(), timestamp)
-                if not notebooks:
+                if notebooks:  # the best by name; unpacking all might take for ever
+                    best = max(notebooks, key=lambda each: self._rank(each.path.name))
+                    self._keep(student, handin, best.path.name, best.read(), timestamp, len(notebooks))
+                else:
                     self.notes.append(f"skipped, {student}: {printable(name)} holds no notebook")
 
-    def _keep(self, student: str, handin: HandIn, name: str, content: bytes, timestamp: bytes = b"") -> None:
-        """Put a notebook where it is collected from, unless a better one is there."""
-        handin.count += 1
+    def _keep(self, student: str, handin: HandIn, name: str, content: bytes, timestamp: bytes = b"", of: int = 1) -> None:
+        """Put a notebook, the best of some, where it is collected from, unless a better one is there."""
+        handin.count += of
         if handin.best and self._rank(name) <= handin.best:
             return
         handin.best = self._rank(name)
@@ -163,6 +165,15 @@ class Download(ExtractorPlugin):
         """The lab's own name first, then the last of several uploads of it: "-2" is Canvas's, " (2)" a browser's."""
         stem, number = re.fullmatch(r"(.*?)(?:-(\d{1,3})| \((\d{1,3})\))?", PurePosixPath(name).stem, re.DOTALL).group(1, 2)
         return stem == self.lab, int(number or 0), name
+
+
+def whose(path: PurePosixPath) -> re.Match | None:
+    """Whose file it is, by the outermost name that Canvas or Moodle gave; what comes after that is the student's to choose."""
+    for part in path.parts:
+        # A file of Canvas's may be called like one of Moodle's, from its third field on; so Canvas's pattern goes first.
+        if match := (CANVAS.fullmatch(part) if part == path.name else None) or MOODLE.fullmatch(part):
+            return match
+    return None
 
 
 def files_of_folder(folder: Path) -> Iterator[File]:

@@ -7,9 +7,11 @@ what is right, and for nothing else.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import itertools
+import math
 import random
 import re
 import resource
@@ -17,7 +19,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -296,8 +298,10 @@ def predict(recorders: Sequence, question: Mapping, arrays: list[np.ndarray]) ->
     if type(number) is not int or not 0 <= number < len(recorders) or len(recorders[number].calls) >= MODEL_CALLS:
         raise WireError("no such model, or none for that many calls")
     x, t = (decode(question.get(name), arrays, as_tensor) for name in ("x", "t"))
-    if not isinstance(x, torch.Tensor) or any(array.size > MODEL_VALUES for array in arrays):
-        return {"error": "ValueError", "error.message": "the model takes a tensor of a reasonable size"}, []
+    # A batch of another size than t's would be broadcast: of two small arrays, a huge one.
+    fits = isinstance(x, torch.Tensor) and isinstance(t, torch.Tensor) and (t.numel() == 1 or t.shape == x.shape[:1])
+    if not fits or any(array.size > MODEL_VALUES for array in arrays):
+        return {"error": "ValueError", "error.message": "the model takes a tensor of a reasonable size, and a timestep for each sample"}, []
     try:
         recorders[number].train(bool(question.get("training")))
         with torch.set_grad_enabled(bool(question.get("grad"))):
@@ -390,6 +394,7 @@ class Exam:
         # Where methods are asked to which the student's others are held: a method that knows what was answered could agree with
         # anything. Started where needed; and since a start takes seconds, kept for all questions.
         self.own, self.otherwise = session.another(), session.another()
+        self.alive: dict[str, bool] = {}
 
     def close(self) -> None:
         """End the candidates."""
@@ -491,6 +496,8 @@ class Exam:
         The methods are those that lost points before; the reference does the rest, and gives what is right on these terms.
         """
         told, own = list(told), False
+        if not all(self._answers_to_inputs(need) for need in rests_on if need.method):
+            return told, own
         for by_needs in (None, question.by_needs) if question.by_needs else (None,):
             # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
             doubtful = [i for i in range(len(parts)) if told[i] and network_calls(seen[i]) >= network_calls(usual[i])]
@@ -501,12 +508,33 @@ class Exam:
                     return told, own
                 values = {at: summarize(look.judge, answer[at]) for look in value_looks(parts[i]) if (at := look.at) in answer}
                 terms = replace(parts[i], want={**parts[i].want, **values})
-                if values and not tell(terms, seen[i], usual[i]):
+                if values and all(comparable(answer[at], usual[i].get(at)) for at in values) and not tell(terms, seen[i], usual[i]):
                     agreed[i] = terms
             for i, terms in agreed.items():
                 if not network_calls(usual[i]) or not self._hollow(parts[i], terms, question, rests_on, by_needs):
                     told[i], own = "", True
         return told, own
+
+    def _answers_to_inputs(self, need: Question) -> bool:
+        """Whether a student's method is one that something can rest on: most of the inputs that change the reference's answer change
+        its answer, too, by no less in kind, and it is of a reasonable size. What returns a constant, or one of its inputs, is none.
+        """
+        if need.id not in self.alive:
+            rng = np.random.default_rng(seed_of(self.seed, self.student, need.id, "inputs"))
+            asked = next((node for part in need.parts(rng) for node in nodes_of(part.expression) if node.what == need.method), None)
+            right = observe(asked, self.reference) if asked else {}
+            moving = [other for other in changed_inputs(asked) if moved(right, observe(other, self.reference))] if asked else []
+
+            def follows(own: Observation, other: Call) -> bool:
+                seen = self.own.look(other, need.targets, 0)
+                return comparable(seen.get("value"), right["value"]) and moved(own, seen) > 0.01 * moved(right, observe(other, self.reference))
+            try:
+                self.own.ready()
+                own = self.own.look(asked, need.targets, 0) if moving else {}
+                self.alive[need.id] = not moving or 2 * sum(follows(own, other) for other in moving) > len(moving)
+            except (Lost, Undefined):
+                self.alive[need.id] = False
+        return self.alive[need.id]
 
     def _hollow(self, part: Part, terms: Part, question: Question, rests_on: Sequence[Question], by_needs) -> bool:
         """Whether a model that predicts otherwise makes a difference to the reference, and none on the student's own terms."""
@@ -547,6 +575,46 @@ class Exam:
             return {}
 
 
+def changed_inputs(asked: Call) -> Iterator[Call]:
+    """A call again with one of its inputs changed, for each that is a number, a list of numbers, or a tensor of floating-point numbers."""
+    def changed(value):
+        match value:
+            case bool():
+                return None
+            case int():
+                return value + max(1, value // 10)
+            case float():
+                return 1.1 * value
+            case list() | tuple() if value and all(isinstance(each, float) for each in value):
+                return type(value)(1.1 * each for each in value)
+            case Call(what="torch:tensor", args=(np.ndarray() as array,)) if array.dtype.kind == "f":
+                return call("torch:tensor", (1.1 * array).astype(array.dtype))
+        return None
+
+    for i, value in enumerate(asked.args):
+        if (other := changed(value)) is not None:
+            yield replace(asked, args=(*asked.args[:i], other, *asked.args[i + 1:]))
+    for key, value in asked.kwargs.items():
+        if (other := changed(value)) is not None:
+            yield replace(asked, kwargs={**asked.kwargs, key: other})
+
+
+def moved(seen: Observation, other: Observation) -> float:
+    """How far two answers are apart: the largest difference, infinite where their shapes differ, 0 where one of them is none."""
+    a, b = seen.get("value"), other.get("value")
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or not a.size:
+        return 0.0
+    return float(np.abs(a.astype(float) - b).max()) if a.shape == b.shape else math.inf
+
+
+def comparable(answer, usual) -> bool:
+    """Whether an answer could stand in the place of the usual one: numbers, none of them missing, and of no wild size."""
+    if not isinstance(answer, np.ndarray) or not isinstance(usual, np.ndarray):
+        return isinstance(answer, str) and isinstance(usual, str)
+    return (answer.shape == usual.shape and bool(np.isfinite(answer.astype(float)).all())
+            and float(np.abs(answer).max(initial=0)) <= 100 * (float(np.abs(usual).max(initial=0)) + 1))
+
+
 def value_looks(part: Part) -> list[Look]:
     """The looks at values, which come out otherwise on other terms."""
     return [look for look in part.all_looks() if look.at.startswith("value") and not look.at.endswith(".dtype") and look.judge != "at_most"]
@@ -559,11 +627,24 @@ def differs(part: Part, seen: Observation) -> bool:
 
 @contextmanager
 def other_predictions():
-    """While this lasts, models predict something else, in a way that nobody can tell from a model of other data."""
+    """While this lasts, models predict something else, in a way that nobody can tell from a model of other data: where they know the
+    data's means and deviations, they know others."""
     module, _, name = RECORDER.partition(":")
     recorder = getattr(importlib.import_module(module), name)
-    forward = recorder.forward
-    with patch.object(recorder, "forward", lambda self, x, t: 0.6 * forward(self, x, t) + 0.3):
+    forward, others = recorder.forward, {}
+
+    def predict_otherwise(self, x, t):
+        if id(self) not in others:
+            other = others[id(self)] = copy.deepcopy(self)
+            other.calls = self.calls
+            for kind, buffer in other.named_buffers():
+                if "mean" in kind:
+                    buffer.copy_(0.2 - 0.8 * buffer)
+                elif "std" in kind:
+                    buffer.copy_(0.6 * buffer + 0.25)
+        return forward(others[id(self)], x, t)
+
+    with patch.object(recorder, "forward", predict_otherwise):
         yield
 
 

@@ -103,6 +103,8 @@ def grade(lab: Lab, submitted: Path, out: Path, *, jobs: int | None = None, sche
             _grade_all(pool, work, todo, tell)
         tell("writing gradebook, feedback and report")
         write_class(run, whole=not student)
+        if crashed := [each.label for each in run.holders if (result := run.result(each.id)) and result.status == "crashed"]:
+            tell(f"not graded, stopped unexpectedly: {', '.join(crashed)}; the same command tries again, and their notes in the report say more")
     return run
 
 
@@ -159,10 +161,11 @@ def sole_writer(out: Path) -> Iterator[None]:
 
 
 def has_result(task: Task) -> bool:
-    """Whether the hand-in was graded already, as it is now, with this seed, this version of the course and this exam."""
+    """Whether the hand-in was graded already, as it is now, with this seed, this version of the course and this exam. What stopped
+    unexpectedly was not: that may have been the machine's doing."""
     result = find_result(task.out / "results" / f"{task.student}.json")
     notebook = task.out / "autograded" / task.student / task.lab.name / f"{task.lab.name}.ipynb"
-    return result is not None and _belongs(result, task, checksum(task.path)) and notebook.exists()
+    return result is not None and result.status != "crashed" and _belongs(result, task, checksum(task.path)) and notebook.exists()
 
 
 def _belongs(result: HandInResult, task: Task, sha256: str) -> bool:

@@ -177,6 +177,10 @@ def read_cells(document: dict, lab: Lab, notices: list[str]) -> list[HandedCell]
                 or clean(_mapping(metadata.get("language_info")).get("name")))
     if language and language.lower() not in ("python", "ipython"):
         notices.append(f"The notebook says that it is written in {language[:30]}; it was run as Python.")
+    saved_by = re.match(r"3\.(\d{1,2})\b", clean(_mapping(metadata.get("language_info")).get("version")))
+    if saved_by and int(saved_by[1]) > sys.version_info.minor:
+        notices.append(f"The notebook was saved by Python {saved_by[0]} and graded by 3.{sys.version_info.minor}, which does not know what is "
+                       "new in the other's syntax.")
     origin = _mapping(metadata.get("diffusionlab"))
     if origin.get("lab", lab.name) != lab.name:
         notices.append(f"The notebook is from another lab, {clean(origin['lab'])[:40]!r}.")
@@ -274,7 +278,7 @@ def match(lesson: list[Cell], handed: list[HandedCell], notices: list[str]) -> l
     for place, cell in enumerate(lesson):
         copies = [handed[i] for i in mine.get(place, [])]
         missing += [_list(cell.defines) or cell.id] if not copies and cell.kind != "text" else []
-        cells += [fill(cell, copies, notices) if copies else cell, *behind.get(place, [])]
+        cells += [fill(cell, copies, notices) if copies else cell, *beside(cell, copies), *behind.get(place, [])]
     if len(missing) == 1:
         notices.append(f"The cell {missing[0]} is missing; the lesson's own was put in its place.")
     elif missing:
@@ -325,7 +329,8 @@ def fill(cell: Cell, copies: list[HandedCell], notices: list[str]) -> Cell:
     outputs = copies[-1].outputs if cell.type == "code" else ()
     if cell.kind in ("text", "provided", "check", "demonstration"):
         if cell.kind != "text" and any(copy.source.strip() != cell.source.strip() for copy in copies):
-            notices.append(f"The cell {name} belongs to the lesson and was changed; the lesson's own counts.")
+            notices.append(f"The cell {name} belongs to the lesson and was changed; the lesson's own counts, and beside it what was "
+                           "imported or defined there.")
         return Cell(cell.id, cell.kind, cell.type, cell.source, cell.metadata, outputs)
     if len(copies) > 1:
         notices.append(f"The cell {name} is there {len(copies)} times; the last one that is filled in counts.")
@@ -337,6 +342,29 @@ def fill(cell: Cell, copies: list[HandedCell], notices: list[str]) -> Cell:
         source = re.sub(r"\A\s*```\w*\n(.*?)\n?```\s*\Z", r"\1", source, flags=re.DOTALL)
     return Cell(cell.id, cell.kind, cell.type, source, cell.metadata, copy.outputs if cell.type == "code" else (),
                 source.strip() != cell.source.strip(), cell.defines)
+
+
+def beside(cell: Cell, copies: list[HandedCell]) -> list[Cell]:
+    """What the student imported and defined in a cell that is the lesson's: their own code may rest on it."""
+    if cell.type != "code" or cell.kind == "solution":
+        return []
+    found = [own for copy in copies if (own := own_definitions(copy.source, cell.source))]
+    return [Cell(f"{cell.id}-beside", "added", "code", "\n".join(found), {}, (), True)] if found else []
+
+
+def own_definitions(source: str, lesson: str) -> str:
+    """The imports, functions, classes and constants at a cell's top level that the lesson's own does not have; no call is among them."""
+    try:
+        given, mine = ({ast.unparse(node): node for node in _parse(text).body} for text in (lesson, source))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+
+    def defines(node: ast.stmt) -> bool:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            return not any(isinstance(each, ast.Call) for each in ast.walk(node))
+        # The lesson's demonstrations are decorated functions of this name, and run where they are defined.
+        return isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef)) or isinstance(node, ast.FunctionDef) and node.name != "_"
+    return "\n".join(text for text, node in mine.items() if text not in given and defines(node))
 
 
 def foreign_imports(cells: list[Cell], own_modules: frozenset[str]) -> list[str]:

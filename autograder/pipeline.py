@@ -130,9 +130,11 @@ def autograded(cells: Sequence[Cell], result: HandInResult) -> dict:
 
 
 def without_tags(source: str) -> str:
-    """Text that reads the same, with no markup in it: an invisible space after each `<` that would begin a tag. Formgrader shows
-    what a student wrote in the browser of a person who may run code on the server that it comes from."""
-    return re.sub(r"<(?=[A-Za-z/!?])", "<\u200b", source)
+    """Text that reads the same, with no markup in it but links to web pages, pictures that were pasted in, and places of the page: an
+    invisible space after each `<` that would begin a tag, and before each other target of a link. Formgrader shows what a student
+    wrote in the browser of a person who may run code on the server that it comes from."""
+    source = re.sub(r"<(?=[A-Za-z/!?])", "<\u200b", source)
+    return re.sub(r"(\](?=\(|:))(?![(:]\s*(?:https?://|attachment:|mailto:|#))", "]\u200b", source)
 
 
 HANDED_IN = {"output_type": "display_data", "metadata": {},

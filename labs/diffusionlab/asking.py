@@ -91,8 +91,8 @@ def _exception_name(expression, targets, made) -> str:
 
 
 def _type_name(error: BaseException) -> str:
-    # The name that the type was made with, whatever its own class says of it.
-    return type.__dict__["__name__"].__get__(type(error))
+    # The name that the type was made with, whatever its own class says of it. A ValueError by another name is one.
+    return "ValueError" if issubclass(type(error), ValueError) else type.__dict__["__name__"].__get__(type(error))
 
 
 # ---------------------------------------------------------------------------------------------- observations

@@ -246,7 +246,8 @@ def ddpm_posterior_variance(rng):
 @question("ddpm-step", 5, "One step of DDPM", "DDPMSampler", needs=("ddpm-posterior-mean", "ddpm-posterior-variance"),
           method="ddpm_step")
 def ddpm_step(rng):
-    ddpm = sampler("DDPMSampler", linear(*SHORT))
+    known = data(rng)
+    ddpm, mean, std = sampler("DDPMSampler", linear(*SHORT), **known), known["mean"], known["std"]
     x, z, t = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4), int(rng.integers(4, 10))
     step = ask(ddpm, "ddpm_step", tensor(x), t, noise=tensor(z))
     yield Part("mean plus standard deviation times noise", 2, step, LIKE_X)
@@ -256,8 +257,8 @@ def ddpm_step(rng):
         (Look("value.0"), Look("value.1"), Look("value.1.dtype", "same")))
     A = alpha_bar(*SHORT)
     a, t = A[t] / A[t - 1], t
-    k = math.sqrt(1 - A[t]) / (A[t] * 0.4**2 + 1 - A[t])
-    centre = (0.5 - (1 - a) / math.sqrt(1 - A[t]) * k * (0.5 - math.sqrt(A[t]) * 0.7)) / math.sqrt(a)
+    k = math.sqrt(1 - A[t]) / (A[t] * std**2 + 1 - A[t])
+    centre = (0.5 - (1 - a) / math.sqrt(1 - A[t]) * k * (0.5 - math.sqrt(A[t]) * mean)) / math.sqrt(a)
     spread = math.sqrt((1 - a) * (1 - A[t - 1]) / (1 - A[t]))
     yield Part("noise is drawn afresh for each sample where none is given, from the generator where one is", 1,
                redrawn(rng, lambda generator: ask(ddpm, "ddpm_step", alike(0.5), t, generator=generator)), REDRAWN,
@@ -311,7 +312,7 @@ def ddim_predict_x0(rng):
 @question("ddim-step-deterministic", 8, "A deterministic jump", "DDIMSampler", needs=("ddim-predict-x0",),
           method="ddim_step")
 def ddim_step_deterministic(rng):
-    ddim = sampler("DDIMSampler", linear())
+    ddim = sampler("DDIMSampler", linear(), **data(rng))
     x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)
     t, s = int(rng.integers(500, 900)), int(rng.integers(150, 400))
     step = ask(ddim, "ddim_step", tensor(x), t, s)
@@ -328,7 +329,8 @@ def ddim_step_deterministic(rng):
 @question("ddim-step-eta", 6, "A jump with eta", "DDIMSampler", needs=("ddim-predict-x0", "ddim-step-deterministic"),
           method="ddim_step", by_needs=eta_step_by_jump)
 def ddim_step_eta(rng):
-    ddim = sampler("DDIMSampler", linear())
+    known = data(rng)
+    ddim, mean, std = sampler("DDIMSampler", linear(), **known), known["mean"], known["std"]
     x, z = normal(rng, 4, 1, 3, 4), normal(rng, 4, 1, 3, 4)
     t, s = int(rng.integers(600, 800)), int(rng.integers(300, 500))
     yield Part("eta = 0.5", 2, ask(ddim, "ddim_step", tensor(x), t, s, 0.5, noise=tensor(z)), LIKE_X)
@@ -339,7 +341,7 @@ def ddim_step_eta(rng):
     yield Part("eta = 0.3, near clean data", 1, ask(ddim, "ddim_step", tensor(x), 60, int(rng.integers(3, 20)), 0.3, noise=tensor(z)))
     yield Part("the last jump, to s = -1, adds no noise; the one to s = 0 does", 1,
                [ask(ddim, "ddim_step", tensor(x), 40, s, 0.8, noise=tensor(z)) for s in (-1, 0)], (Look("value.0"), Look("value.1")))
-    A_t, A_s, x0, mean, std = alpha_bar()[t], alpha_bar()[s], 0.5, 0.7, 0.4
+    A_t, A_s, x0 = alpha_bar()[t], alpha_bar()[s], 0.5
     sigma2 = 0.6**2 * (1 - A_s) / (1 - A_t) * (1 - A_t / A_s)
     eps = math.sqrt(1 - A_t) / (A_t * std**2 + 1 - A_t) * (x0 - math.sqrt(A_t) * mean)
     centre = math.sqrt(A_s) * (x0 - math.sqrt(1 - A_t) * eps) / math.sqrt(A_t) + math.sqrt(1 - A_s - sigma2) * eps

@@ -146,7 +146,7 @@ def test_a_hang_a_crash_a_burst_costs_that_question_alone(classroom, points, bod
     assert points(result) == {**ALL, "variance": 0.0}
     found = question(result, "variance")
     assert found.verdict == verdict and says in found.message, found
-    assert result.status == "partial" and "Variance: it" in result.message
+    assert result.status == "partial" and "The variance: it" in result.message
 
 
 # Twice at the same place: the cells are all run again, so that the second of two is the fourth run then.
