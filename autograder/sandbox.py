@@ -3,11 +3,13 @@ small private folder, and nothing left behind when the run ends."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -54,21 +56,24 @@ class Sandbox:
         self.bwrap, self.devices = bwrap(), cuda_binds() if cuda else ()
 
     def launch(self, settings: Mapping) -> dict:
-        """What to give to subprocess.Popen; `settings` are the candidate's."""
+        """What to give to subprocess.Popen, and in `pass_fds` what to close after it; `settings` are the candidate's."""
         kit = {"/course/labs/diffusionlab": self.lab.root / "labs" / "diffusionlab", "/course/data": self.lab.root / "data",
                f"/course/labs/{self.lab.name}": self.lab.student_notebook.parent}
         code = {f"/exam/{path.name}": path for path in CODE}
         limits = rlimits(self.limits) | nproc(self.limits)
         argv = python("/exam/candidate.py", {**settings, "path": ["/course/labs"], "limits": limits})
-        return {"args": self.command(argv, kit | code), "env": {}}
+        # Drivers of GPUs make shared memory of their own.
+        refused = () if self.cuda else pipes(refused_calls())
+        seccomp = [each for fd in refused for each in ("--seccomp", str(fd))]
+        return {"args": self.command(argv, kit | code, seccomp), "env": {}, "pass_fds": refused}
 
-    def command(self, argv: Sequence[str], read_only: Mapping[str, Path]) -> list[str]:
-        """The command that runs argv inside, in WORK; `read_only` maps a path inside to what is seen there."""
+    def command(self, argv: Sequence[str], read_only: Mapping[str, Path], options: Sequence[str] = ()) -> list[str]:
+        """The command that runs argv inside, in WORK; `read_only` maps a path inside to what is seen there, `options` are bubblewrap's."""
         binds = (each for inside, outside in read_only.items() if outside.exists()
                  for each in ("--ro-bind", str(outside), inside))
         variables = environment(self.limits, self.cuda) | {"HOME": WORK, "TMPDIR": WORK}
         # Writable places first: what is bound may lie below them. Covers last: they lie on what is bound.
-        return [self.bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "exam",
+        return [self.bwrap, "--unshare-all", *no_namespaces(), *options, "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "exam",
                 "--clearenv", *(each for item in variables.items() for each in ("--setenv", *item)),
                 *tmpfs("/tmp", self.limits.work_bytes // 4), *tmpfs(WORK, self.limits.work_bytes), "--proc", "/proc",
                 "--dev", "/dev", *tmpfs("/dev/shm", self.limits.work_bytes // 4), *self.devices, "--remount-ro", "/dev",
@@ -147,6 +152,47 @@ def bwrap() -> str:
                       "user.max_user_namespaces=10000 kernel.unprivileged_userns_clone=1 "
                       "kernel.apparmor_restrict_unprivileged_userns=0 (or grade without protection: --no-sandbox)")
     return path
+
+
+@cache
+def no_namespaces() -> tuple[str, ...]:
+    """What keeps code inside from making user namespaces of its own, in which it had more rights; bubblewrap has it since 0.8."""
+    options = ("--unshare-user", "--disable-userns")
+    trial = subprocess.run([bwrap(), "--unshare-all", *options, "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"],
+                           capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    return options if trial.returncode == 0 else ()
+
+
+REFUSED_CALLS = {
+    # Shared memory that belongs to no process, so that no watch sees it; what could change what is mounted where.
+    "x86_64": (0xC000003E, (29, 319, 447, 155, 165, 166, 272, 308, 428, 429, 430, 432, 433, 442)),
+    "aarch64": (0xC00000B7, (194, 279, 447, 41, 40, 39, 97, 268, 428, 429, 430, 432, 433, 442))}
+"""By machine, how the kernel names it, and the numbers of: shmget, memfd_create, memfd_secret, pivot_root, mount, umount2, unshare, setns,
+open_tree, move_mount, fsopen, fsmount, fspick, mount_setattr."""
+
+
+def refused_calls() -> bytes:
+    """A seccomp filter (classic BPF) that answers "not permitted" to REFUSED_CALLS and to calls of another architecture."""
+    if platform.machine() not in REFUSED_CALLS:
+        return b""
+    architecture, numbers = REFUSED_CALLS[platform.machine()]
+    load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06
+    refuse = (give, 0, 0, 0x00050000 | errno.EPERM)
+    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), refuse, (load, 0, 0, 0)]
+    for number in numbers:
+        program += [(equal, 0, 1, number), refuse]
+    program += [(at_least, 0, 1, 0x40000000), refuse, (give, 0, 0, 0x7FFF0000)]  # from there on: the same calls in another guise
+    return b"".join(struct.pack("HBBI", *each) for each in program)
+
+
+def pipes(content: bytes) -> tuple[int, ...]:
+    """A file descriptor to read the content from; none where there is no content."""
+    if not content:
+        return ()
+    read, write = os.pipe()
+    os.write(write, content)
+    os.close(write)
+    return (read,)
 
 
 @cache
@@ -240,8 +286,13 @@ class Confined:
     def __init__(self, launch: Mapping, limits: Limits, keep: Sequence[int] = ()):
         self.limits, self.reason = limits, None
         self._cpu, self._wall = None, None
-        self.process = subprocess.Popen(**launch, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.PIPE, pass_fds=keep)
+        passed = launch.get("pass_fds", ())
+        try:
+            self.process = subprocess.Popen(**{**launch, "pass_fds": (*keep, *passed)}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                            stderr=subprocess.PIPE)
+        finally:
+            for each in passed:
+                os.close(each)
         self._known = psutil.Process(self.process.pid)  # knows its process from a later one of the same number
         self._ended = threading.Event()
         self._watch = threading.Thread(target=self._look_after, daemon=True)

@@ -17,7 +17,7 @@ import pytest
 from autograder import sandbox
 from autograder.course import ROOT, Lab, Refusal
 from autograder.results import Limits
-from autograder.sandbox import WORK, Confined, NoSandbox, Sandbox, installed
+from autograder.sandbox import WORK, Confined, NoSandbox, Sandbox, installed, pipes, refused_calls
 
 
 @pytest.fixture
@@ -30,8 +30,10 @@ def inside(needs_tool, tmp_path):
         script.write_text(code)
         box = Sandbox(lab, Limits(**limits))
         kit = {"/course/labs/diffusionlab": lab.root / "labs" / "diffusionlab", "/script.py": script}
-        command = box.command([sys.executable, "-P", "-s", "/script.py"], kit)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        (fd,) = pipes(refused_calls())
+        command = box.command([sys.executable, "-P", "-s", "/script.py"], kit, ["--seccomp", str(fd)])
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, pass_fds=(fd,))
+        os.close(fd)
         assert done.returncode == 0, done.stderr
         return done.stdout
     return run
@@ -115,6 +117,21 @@ for place in ({WORK!r}, "/tmp", "/dev/shm"):
 print(os.getcwd() == {WORK!r} == os.environ["HOME"] == os.environ["TMPDIR"])
 """, work_bytes=16 * 2**20)
     assert out.splitlines() == [f"{place} True No space left on device" for place in (WORK, "/tmp", "/dev/shm")] + ["True"]
+
+
+def test_there_is_no_memory_that_no_watch_sees_and_nothing_can_be_mounted(inside):
+    out = inside("""
+import ctypes, os
+c = ctypes.CDLL(None, use_errno=True)
+def said(result):
+    return "done" if result >= 0 else os.strerror(ctypes.get_errno())
+print(said(c.memfd_create(b"x", 0)), said(c.shmget(0, ctypes.c_size_t(4096), 0o1600)), said(c.mount(b"none", b"/tmp", b"tmpfs", 0, b"size=8g")),
+      said(c.umount2(b"/tmp", 0)), said(c.unshare(0x10000000 | 0x00020000)), sep="|")
+import torch, multiprocessing.shared_memory as shared
+shared.SharedMemory(create=True, size=4096).unlink()
+print(float(torch.ones(3).sum()))
+""")
+    assert out.split() == "|".join(["Operation not permitted"] * 5).split() + ["3.0"]
 
 
 def test_there_is_no_network_no_privilege_and_nobody_else(inside, monkeypatch):
