@@ -320,6 +320,28 @@ def test_lab5_what_makes_nothing_of_the_networks_predictions_is_not_right_on_its
     assert (result["ddpm-step"], result["ddpm-sample"]) == (0.0, 0.0)
 
 
+# Plain loops over helpers that are constants, inputs, nothing, or of a size at which every difference is small.
+HOLLOW = {"constants": ("0 * x_t + 2.0", "torch.zeros(()).double()", "0 * x_t + 2.0"),
+          "inputs": ("predicted_noise", "torch.zeros(()).double()", "self.model(x_t, torch.full((len(x_t),), t))"),
+          "nothing": ("x_t[:, :0]", "torch.zeros(()).double()", "x_t[:, :0]"),
+          "very large": ("x_t + 2.0**40", "torch.zeros(()).double()", "0 * self.model(x_t, torch.full((len(x_t),), t)) + 2.0**40")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", HOLLOW)
+def test_lab5_nothing_rests_on_helpers_that_do_not_answer_to_their_inputs(lab5, points, kind):
+    mean, variance, step = HOLLOW[kind]
+    notebook = lab5_filled()
+    for cell in notebook.cells:
+        if cell.id == "DDPMSampler":
+            cell.source = IDLE.replace("return 2 * x_t\n    def compute_posterior_variance", f"return {mean}\n    def compute_posterior_variance")
+            cell.source = cell.source.replace("torch.zeros(torch.as_tensor(t).shape, dtype=torch.float64)", variance)
+            cell.source = cell.source.replace("return 2 * x_t\n    def sample", f"return {step}\n    def sample")
+            assert cell.source.count("2 * x_t") == 0
+    result = points(lab5_grade(lab5, notebook))
+    assert result["ddpm-step"] <= 1 and result["ddpm-sample"] <= 1.5  # that the model is asked at every timestep is right on any terms
+
+
 @pytest.mark.slow
 def test_lab5_samplers_that_do_nothing_are_not_right_on_their_own_terms(lab5):
     notebook = lab5_filled()
