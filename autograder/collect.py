@@ -86,7 +86,7 @@ def collect(lab: Lab, source: Path, to: Path) -> list[str]:
     without = [student for student, handin in extractor.found.items() if not handin.count]
     return [*extractor.notes, *([f"late, says Canvas: {', '.join(late)}"] if late else []),
             *([f"nothing that can be graded, but in names.csv: {', '.join(without)}"] if without else []),
-            f"{len(extractor.found) - len(without)} hand-ins in {to}"]
+            f"{len(extractor.found) - len(without)} hand-in{'' if len(extractor.found) - len(without) == 1 else 's'} in {to}"]
 
 
 class Download(ExtractorPlugin):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,8 @@ class Lab:
     @property
     def exam_digest(self) -> str:
         """SHA-256 of the sources that marks come from: the exam and the modules of the reference; results carry it."""
-        modules = {self.module("exam").__name__, *(made.__module__ for made in self.reference().values())}
-        return hashlib.sha256(b"".join(Path(sys.modules[each].__file__).read_bytes() for each in sorted(modules))).hexdigest()
+        modules = {"exam", *(made.__module__.rpartition(".")[2] for made in self.reference().values())}
+        return hashlib.sha256(b"".join(self.lesson.with_name(f"{each}.py").read_bytes() for each in sorted(modules))).hexdigest()
 
 
 def lab_names(root: Path) -> list[str]:

@@ -272,7 +272,8 @@ def failure(answer: Mapping) -> dict[str, str]:
 
 @contextmanager
 def memory_at_most(gib: float):
-    """While this lasts, this process may take so many GiB more: of a small answer a student can make pairs without end."""
+    """While this lasts, this process may take so many GiB more: of a small answer a student can make pairs without end, and arrays that
+    are broadcast against each other."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     # Written private memory, as that limit counts it; everything in /proc/self/statm is counted in pages.
     taken = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
@@ -551,7 +552,7 @@ class Exam:
         def answer():
             made: dict[int, object] = {}
             session.ready()
-            with session.at_most(self.limits.question_seconds), ExitStack() as stack:
+            with session.at_most(self.limits.question_seconds), memory_at_most(self.limits.memory_gib), ExitStack() as stack:
                 for need in rests_on:
                     owner = self.reference.get(need.targets[0])
                     if not need.method or owner is None:

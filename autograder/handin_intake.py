@@ -279,7 +279,9 @@ def match(lesson: list[Cell], handed: list[HandedCell], notices: list[str]) -> l
         copies = [handed[i] for i in mine.get(place, [])]
         missing += [_list(cell.defines) or cell.id] if not copies and cell.kind != "text" else []
         cells += [fill(cell, copies, notices) if copies else cell, *beside(cell, copies), *behind.get(place, [])]
-    if len(missing) == 1:
+    if len(missing) == len([cell for cell in lesson if cell.kind != "text"]):
+        notices.append("None of the lesson's cells is in it.")
+    elif len(missing) == 1:
         notices.append(f"The cell {missing[0]} is missing; the lesson's own was put in its place.")
     elif missing:
         notices.append(f"{len(missing)} cells are missing; the lesson's own were put in their place: {', '.join(missing)}.")

@@ -55,7 +55,7 @@ def test_nobody_is_lost_whatever_was_uploaded(built_tinylab, tmp_path):
         "a_1_11_TinyLab.IPYNB": NOTEBOOK % b"capitals", "b_2_12_tinylab.ipynb.txt": NOTEBOOK % b"text", "c_3_13_tinylab.py": b"x = 1",
         "d_4_14_work.ZIP": archive(None, {"readme.txt": b"sorry"}), "Jo Poe_5_assignsubmission_onlinetext_/onlinetext.html": b"<p>see mail</p>"})
     lines = collect(built_tinylab, source, tmp_path / "to")
-    assert found(tmp_path / "to") == {"1": NOTEBOOK % b"capitals"} and lines[-1] == f"1 hand-ins in {tmp_path / 'to'}"
+    assert found(tmp_path / "to") == {"1": NOTEBOOK % b"capitals"} and lines[-1] == f"1 hand-in in {tmp_path / 'to'}"
     assert all(any(line.startswith(f"skipped, {student}: ") for line in lines) for student in "2345")
     assert {each.id for each in find_class(tmp_path / "to", "tinylab", roster=tmp_path / "to" / "names.csv")} == set("12345")
 
