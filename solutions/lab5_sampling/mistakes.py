@@ -1749,8 +1749,9 @@ BLIND_SPOTS = {
     "StochasticityController.analyze_eta_effects: s > 0, was s >= 0": LAST_NOISE,
     "StochasticityController.analyze_eta_effects: 1, was 0": LAST_NOISE,
     "StochasticityController.analyze_eta_effects: -1, was 0": NOTHING_ADDED,
-    "StochasticityController.analyze_eta_effects: x - to_noise[i] * standard_normal_like(x_T, generator).repeat(sets), "
-    "was x + to_noise[i] * standard_normal_like(x_T, generator).repeat(sets)": DRAWN,
+    "StochasticityController.analyze_eta_effects: x - to_noise[i] * standard_normal_like(x_T, generator).repeat(E, *ones), "
+    "was x + to_noise[i] * standard_normal_like(x_T, generator).repeat(E, *ones)": DRAWN,
+    "StochasticityController.analyze_eta_effects: 1, was 2": "`sample_diversity` refuses one sample, too, only later",
     "SamplingOptimizer.cached_noise_schedule_sampling: sigma >= 0, was sigma > 0": NOTHING_ADDED,
     "SamplingOptimizer.cached_noise_schedule_sampling: -1, was 0": NOTHING_ADDED,
     "SamplingOptimizer.cached_noise_schedule_sampling: x - sigma * standard_normal_like(x, generator), "
