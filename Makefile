@@ -24,7 +24,7 @@ build: .venv/lab.stamp  ## Build the notebooks and answer sheets from their sour
 grade-demo: .venv/lab.stamp  ## Grade a sample class and print where its report is.
 	$(VENV) -m autograder.demo $(LAB) --out build/demo
 	$(VENV) -m autograder grade $(LAB) --submitted build/demo/submitted --out build/demo/graded --roster build/demo/roster.csv \
-		--due 2026-05-30 $(ARGS)
+		--due 2026-05-29 $(ARGS)
 
 audit: .venv/lab.stamp  ## Prove the grader: mistakes caught, alternatives passed, attacks worth nothing; takes minutes.
 	$(VENV) -m autograder audit $(LAB)

@@ -202,5 +202,5 @@ def graded(fakes, built_tinylab, tmp_path_factory) -> FakeClass:
     roster = made.table("roster.csv", "student_id,first_name,last_name,email", "ada,Ada,Lovelace,ada@example.org",
                         'ben,"<b>Ben</b>","=1+1",', "gone,Go,Ne,", "../../etc/passwd,,,")
     teams = made.table("teams.csv", "team;student_id", "team one;gil", "team one;hal")
-    made.grade(roster=roster, teams=teams, due="2026-05-25", seed=7)
+    made.grade(roster=roster, teams=teams, due="2026-05-25 00:00", seed=7)
     return made

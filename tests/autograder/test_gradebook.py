@@ -162,14 +162,14 @@ def test_a_pair_is_read_once_and_both_get_the_points(fake_class):
 def test_late_penalties_come_from_nbgraders_plugin(fake_class):
     fake_class.hand_in("ada", "2026-05-26 01:00:00")
     fake_class.hand_in("ben", "2026-05-24 01:00:00")
-    fake_class.grade(due="2026-05-25")
+    fake_class.grade(due="2026-05-25 00:00")
     assert [row["score"] for row in fake_class.rows().values()] == ["9", "9"]
     config = fake_class.out / "nbgrader_config.py"
     config.write_text(config.read_text() + 'c.AssignLatePenalties.plugin_class = "by_the_day.ByTheDay"\n')
     (fake_class.out / "by_the_day.py").write_text(
         "from nbgrader.plugins import BasePlugin\n\n\nclass ByTheDay(BasePlugin):\n"
         "    def late_submission_penalty(self, student_id, score, total_seconds_late):\n        return 1 + total_seconds_late // 86400\n")
-    fake_class.grade(due="2026-05-25")
+    fake_class.grade(due="2026-05-25 00:00")
     assert [row["score"] for row in fake_class.rows().values()] == ["7", "9"]
     config.write_text(config.read_text().replace("by_the_day.ByTheDay", "nbgrader.plugins.LateSubmissionPlugin")
                       + 'c.LateSubmissionPlugin.penalty_method = "zero"\n')
