@@ -528,11 +528,13 @@ class Exam:
 
             def follows(own: Observation, other: Call) -> bool:
                 seen = self.own.look(other, need.targets, 0)
-                return comparable(seen.get("value"), right["value"]) and moved(own, seen) > 0.01 * moved(right, observe(other, self.reference))
+                return (within_reason(seen.get("value"), right["value"]) and seen["value"].shape == own["value"].shape
+                        and moved(own, seen) > 0.01 * moved(right, observe(other, self.reference)))
             try:
                 self.own.ready()
                 own = self.own.look(asked, need.targets, 0) if moving else {}
-                self.alive[need.id] = not moving or 2 * sum(follows(own, other) for other in moving) > len(moving)
+                self.alive[need.id] = not moving or (within_reason(own.get("value"), right["value"])
+                                                     and 2 * sum(follows(own, other) for other in moving) > len(moving))
             except (Lost, Undefined):
                 self.alive[need.id] = False
         return self.alive[need.id]
@@ -609,11 +611,16 @@ def moved(seen: Observation, other: Observation) -> float:
 
 
 def comparable(answer, usual) -> bool:
-    """Whether an answer could stand in the place of the usual one: numbers, none of them missing, and of no wild size."""
+    """Whether an answer could stand in the place of the usual one: of its shape and within reason, or both are words."""
     if not isinstance(answer, np.ndarray) or not isinstance(usual, np.ndarray):
         return isinstance(answer, str) and isinstance(usual, str)
-    return (answer.shape == usual.shape and bool(np.isfinite(answer.astype(float)).all())
-            and float(np.abs(answer).max(initial=0)) <= 100 * (float(np.abs(usual).max(initial=0)) + 1))
+    return answer.shape == usual.shape and within_reason(answer, usual)
+
+
+def within_reason(answer, usual: np.ndarray) -> bool:
+    """Whether an answer is an array of numbers, none of them missing, and of no wild size beside the usual one; its shape may be another."""
+    return (isinstance(answer, np.ndarray) and answer.size > 0 and bool(np.isfinite(answer.astype(float)).all())
+            and float(np.abs(answer).max()) <= 100 * (float(np.abs(usual).max(initial=0)) + 1))
 
 
 def value_looks(part: Part) -> list[Look]:

@@ -320,6 +320,20 @@ def test_lab5_what_makes_nothing_of_the_networks_predictions_is_not_right_on_its
     assert (result["ddpm-step"], result["ddpm-sample"]) == (0.0, 0.0)
 
 
+@pytest.mark.slow
+def test_lab5_a_wrong_formula_in_a_wrong_shape_is_paid_for_once(lab5, points):
+    notebook = lab5_filled()
+    for cell in notebook.cells:
+        if cell.id == "DDPMSampler":
+            assert "def compute_posterior_variance" in cell.source
+            cell.source += """
+
+right_variance = DDPMSampler.compute_posterior_variance
+DDPMSampler.compute_posterior_variance = lambda self, t: 2 * right_variance(self, t).reshape(-1)  # [1] for a single t"""
+    result = points(lab5_grade(lab5, notebook))
+    assert result["ddpm-posterior-variance"] < 7 and (result["ddpm-step"], result["ddpm-sample"]) == (5.0, 5.0)
+
+
 # Plain loops over helpers that are constants, inputs, nothing, or of a size at which every difference is small.
 HOLLOW = {"constants": ("0 * x_t + 2.0", "torch.zeros(()).double()", "0 * x_t + 2.0"),
           "inputs": ("predicted_noise", "torch.zeros(()).double()", "self.model(x_t, torch.full((len(x_t),), t))"),
