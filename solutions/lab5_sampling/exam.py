@@ -455,23 +455,29 @@ def eta_effects(rng):
 def benchmark(rng):
     few, many, again = int(rng.integers(3, 6)), int(rng.integers(14, 25)), int(rng.integers(1, 4))
     # The first asks at some timesteps twice, as a solver of second order does. The last is the shortest: in this order none is sorted.
-    seconds, steps = 0.004, [sorted([*range(few), *range(again)], reverse=True), list(range(many - 1, -1, -1)), [0]]
-    slow, names = call("diffusionlab.analytic:SlowModel", linear(), seconds), [f"{'abcde'[n]}{n}" for n in rng.permutation(5)[:3]]
-    records = call("benchmark_samplers", {name: call("diffusionlab.runtime:bare_loop", slow, each) for name, each in zip(names, steps)}, (2, 1))
-    named = {f"value.{i}.name": name for i, name in enumerate(names)}
+    asked = [sorted([*range(few), *range(again)], reverse=True), list(range(many - 1, -1, -1)), [0]]
+    names = [f"{'abcde'[n]}{n}" for n in rng.permutation(5)[:3]]
+    def measured(seconds):
+        models = [call("diffusionlab.noise_model:Recorder", call("diffusionlab.analytic:SlowModel", linear(), each)) for each in seconds]
+        loops = {name: call("diffusionlab.runtime:bare_loop", model, ts) for name, model, ts in zip(names, models, asked)}
+        return call("benchmark_samplers", loops, (2, 1))
+    def item(records, i, key):
+        return call("operator:getitem", call("operator:getitem", records, i), key)
+    records, named = measured([0.004] * 3), {f"value.{i}.name": name for i, name in enumerate(names)}
     yield Part("names, steps and network calls, in the order given", 1.5, records,
                tuple(Look(f"value.{i}.{key}", "same") for i in range(3) for key in ("name", "num_steps", "nfe")),
                {**named, "value.0.num_steps": np.array(few), "value.1.num_steps": np.array(many), "value.2.num_steps": np.array(1),
                 "value.0.nfe": np.array(few + again), "value.1.nfe": np.array(many), "value.2.nfe": np.array(1)})
-    def item(i, key):
-        return call("operator:getitem", call("operator:getitem", records, i), key)
-    # The network sleeps for a set time at every call; what comes on top of that is a busy machine's doing: 0.2 to 40 times is right.
-    # And no two measurements are equal to the last digit.
-    yield Part("seconds are wall time", 1.5, [call("operator:truediv", item(1, "seconds"), many * seconds), item(1, "name"),
-                                              call("operator:ne", item(1, "seconds"), item(0, "seconds"))],
-               (Look("value.0", "close", {"rtol": 0.99, "atol": 0}), Look("value.1", "same"), Look("value.2", "same")),
-               {"value.0": np.array(20.0), "value.1": names[1], "value.2": np.array(True)})
-    yield Part("seconds per step", 1, [call("operator:truediv", item(i, "seconds"), item(i, "seconds_per_step")) for i in range(2)],
+    # How long each takes only its model knows, so made-up numbers are hardly near all three. What comes on top is a busy machine's doing:
+    # up to three times is right.
+    taken = np.exp(rng.uniform(math.log(0.04), math.log(0.6), 3))
+    timed = measured([float(total) / len(ts) for total, ts in zip(taken, asked)])
+    yield Part("seconds are wall time", 1.5, [[call("operator:truediv", item(timed, i, "seconds"), float(taken[i])) for i in range(3)],
+                                              item(timed, 1, "name")],
+               (*(Look(f"value.0.{i}", "close", {"rtol": 0.52, "atol": 0}) for i in range(3)), Look("value.1", "same")),
+               {**{f"value.0.{i}": np.array(2.0) for i in range(3)}, "value.1": names[1]})
+    quotients = [call("operator:truediv", item(records, i, "seconds"), item(records, i, "seconds_per_step")) for i in range(2)]
+    yield Part("seconds per step", 1, quotients,
                (Look("value.0"), Look("value.1")), {"value.0": np.array(float(few)), "value.1": np.array(float(many))})
     x = normal(rng, 5, 1, 3, 4)
     flat = x.reshape(5, -1).astype(float)
