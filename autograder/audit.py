@@ -354,7 +354,8 @@ def figures(found: Audit) -> list[tuple[str, str, str]]:
             ("right alternatives that lose no point", f"{len(styles - {each.id for each in found.failed})} of {len(styles)}", "all"),
             ("mutants of the reference caught, or known to be harmless",
              f"{found.mutants - len([each for each in found.blind.values() if not each])} of {found.mutants}", "all"),
-            ("attacks that gain, read, harm or outlast nothing", f"{len(found.attacks) - len(found.broken.keys() - {WITNESS})} of {len(found.attacks)}", "all"),
+            ("attacks that gain, read, harm or outlast nothing",
+             f"{len(found.attacks) - len(found.broken.keys() - {WITNESS})} of {len(found.attacks)}", "all"),
             ("honest hand-ins beside them with unchanged marks", f"{found.unharmed} of 2", "all")]
 
 
@@ -407,9 +408,9 @@ Written by `autograder audit {lab.name}` on {datetime.date.today()}, for version
 {markdown(("tried", "result", "must be"), figures(found))}
 
 A mistake is a small variant of one reference method. It is caught when it loses more than {LEAST_LOSS} points on its question, at each of
-{len(SEEDS)} seeds. A mutant is the reference with one operator, comparison or number changed. An alternative is a right solution in another style; it may not lose anything, at any of them. An attack is a hand-in
-without a solution, graded in the sandbox beside honest ones; planted secrets are searched for in every byte that leaves the sandbox and in
-all that is written for students.
+{len(SEEDS)} seeds. A mutant is the reference with one operator, comparison or number changed. An alternative is a right solution in another
+style; it may not lose anything, at any of the seeds. An attack is a hand-in without a solution, graded in the sandbox beside honest ones;
+planted secrets are searched for in every byte that leaves the sandbox and in all that is written for students.
 
 ## Mistakes by question, and by what they show in first
 

@@ -94,8 +94,9 @@ def grade(lab: LabName,
           root: Root = ROOT):
     """Grade a folder of hand-ins: marks, gradebook, feedback and class report.
 
-    Run it again at any time, after an interruption too: what has a valid result is not graded again, unless the exam has changed. OUT gets grades.csv, report.html,
-    results/, feedback/, autograded/ and gradebook.db, and is a course directory that nbgrader's Formgrader opens.
+    Run it again at any time, after an interruption too: what has a valid result is not graded again, unless the exam has changed. OUT
+    gets grades.csv, report.html, results/, feedback/, autograded/ and gradebook.db, and is a course directory that nbgrader's Formgrader
+    opens.
 
     Example: `autograder grade lab5_sampling --submitted handins --out graded --roster class.csv`
     """
@@ -106,8 +107,9 @@ def grade(lab: LabName,
     from .results import Limits
 
     try:
-        run = grade(found, submitted, out, tell=partial(print, flush=True), jobs=jobs, scheduler=scheduler, roster=roster, teams=teams, due=due, seed=seed, student=student,
-                    question=question, force=force, limits=Limits(time_limit, memory_limit), sandbox=not no_sandbox, device=device)
+        run = grade(found, submitted, out, tell=partial(print, flush=True), jobs=jobs, scheduler=scheduler, roster=roster, teams=teams,
+                    due=due, seed=seed, student=student, question=question, force=force, limits=Limits(time_limit, memory_limit),
+                    sandbox=not no_sandbox, device=device)
     except KeyboardInterrupt:
         raise Refusal("interrupted; the same command goes on from here") from None
     print(f"marks:         {run.out / 'grades.csv'}\nclass report:  {run.out / 'report.html'}")

@@ -255,12 +255,16 @@ def write_need(name: str, value, reference: dict, target: str, lines: dict[str, 
         collect_needs(value, reference, target, lines)
         text, _, node = located(value.__code__)
         source = source_lines(text, node)
-        lines[name] = f"{name} = {source}" if isinstance(node, ast.Lambda) else f"{source}\n{name} = {node.name}" if node.name != name else source
+        if isinstance(node, ast.Lambda):
+            lines[name] = f"{name} = {source}"
+        else:
+            lines[name] = source if node.name == name else f"{source}\n{name} = {node.name}"
     elif isinstance(value, type) and module.startswith("solutions."):
         for method in filter(inspect.isfunction, vars(value).values()):
             collect_needs(method, reference, target, lines)
         lines[name] = textwrap.dedent(inspect.getsource(value))
-    elif place := next((place for place in (module, "torch") if getattr(sys.modules.get(place), getattr(value, "__name__", ""), None) is value), None):
+    elif place := next((place for place in (module, "torch")
+                        if getattr(sys.modules.get(place), getattr(value, "__name__", ""), None) is value), None):
         lines[name] = f"from {place} import {value.__name__} as {name}"
     elif getattr(builtins, getattr(value, "__name__", ""), None) is value:
         lines[name] = f"{name} = {value.__name__}"

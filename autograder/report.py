@@ -171,7 +171,8 @@ def _times(works: Sequence[Mark]) -> str:
     ticks = "".join(f'<text x="{20 + 660 * i * step / end:.1f}" y="{base + 18}" text-anchor="middle">{format(i * step, ".4g")}</text>'
                     for i in range(round(end / step) + 1))
     slowest = max(works, key=lambda mark: mark.result.seconds)
-    return (f'<svg viewBox="0 0 700 {base + 40}" role="img" aria-label="Seconds by hand-in"><line x1="20" x2="680" y1="{base}" y2="{base}" stroke="#9aa4ae"/>'
+    return (f'<svg viewBox="0 0 700 {base + 40}" role="img" aria-label="Seconds by hand-in">'
+            f'<line x1="20" x2="680" y1="{base}" y2="{base}" stroke="#9aa4ae"/>'
             f'{"".join(dots)}{ticks}<text x="350" y="{base + 36}" text-anchor="middle">seconds for a hand-in</text></svg>'
             f'<p class="soft">{_duration(sum(seconds))} in all, {_duration(statistics.median(seconds))} in the median; the longest was '
             f"{text(slowest.student.label)} with {_duration(slowest.result.seconds)}.</p>")

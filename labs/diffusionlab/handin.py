@@ -135,7 +135,8 @@ def stubs(source: str) -> list[str]:
 def main() -> None:
     """Hand in the notebook named on the command line, or the one of the lab in whose folder this runs, or the only one there is."""
     if len(sys.argv) > 2 or "-h" in sys.argv or "--help" in sys.argv:
-        print("python -m diffusionlab.handin [NOTEBOOK]\n\nPack the finished notebook into handin/ and print a receipt. In a lab's folder its notebook need not be named.\n"
+        print("python -m diffusionlab.handin [NOTEBOOK]\n\n"
+              "Pack the finished notebook into handin/ and print a receipt. In a lab's folder its notebook need not be named.\n"
               "Example: python -m diffusionlab.handin labs/lab5_sampling/lab5_sampling.ipynb")
         sys.exit(0 if len(sys.argv) == 2 else 2)
     try:

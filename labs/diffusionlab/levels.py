@@ -1,8 +1,9 @@
 """Noise levels on the scale that solvers of the diffusion ODE work on: lambda = log(sqrt(A) / sqrt(1 - A)).
 
-Lambda is half the logarithm of Lab 5's SNR = A / (1 - A); it is called log-SNR here for short, half-log-SNR in papers. A sampler that skips steps is a solver of an ordinary differential equation, and its natural clock is lambda: it rises from
-noise to data, and is infinite at clean data. A solver of this course is `solve(denoise, x, levels, *, callback=None)`:
-`levels` are the lambdas to visit, and `denoise(x, lam)` is the guess at the clean data.
+Lambda is half the logarithm of Lab 5's SNR = A / (1 - A); it is called log-SNR here for short, half-log-SNR in papers. A sampler that skips
+steps is a solver of an ordinary differential equation, and its natural clock is lambda: it rises from noise to data, and is infinite at clean
+data. A solver of this course is `solve(denoise, x, levels, *, callback=None)`: `levels` are the lambdas to visit, and `denoise(x, lam)` is
+the guess at the clean data.
 
 Source: Lu et al. 2022, "DPM-Solver", section 3.
 """

@@ -105,8 +105,8 @@ def quality_section(data: str, result: dict, images: Path) -> list[str]:
     floors = {each.get("floor_n", each["n"]): each["frechet_floor_real_to_real"] for each in everything}
     in_words = ", ".join(f"{mean:.1f} ± {spread:.1f} at n = {n}" for n, (mean, spread) in sorted(floors.items()))
     lines = [
-        f"{measured(data, result)}: the shipped UNet (`{result['network']}`){', in bfloat16' * result.get('bf16', False)}, balanced labels, no guidance. Each cell: the Fréchet distance to as "
-        "many real images, by the course's own feature network (mean and standard deviation over random choices of these), and how often the "
+        f"{measured(data, result)}: the shipped UNet (`{result['network']}`){', in bfloat16' * result.get('bf16', False)}, balanced labels, no "
+        "guidance. Each cell: the Fréchet distance to as many real images, by the course's own feature network (mean and standard deviation over random choices of these), and how often the "
         f"classifier sees the class asked for. n = {n}" + "".join(f", at 1000 steps {found[cell]['n']}" for cell in LONG[:1] if cell in found) + ". "
         f"Real images against real images, the noise floor: {in_words}. Distances of different n do not compare.", "",
         *markdown_table(["eta, uniform steps", *map(str, steps)],

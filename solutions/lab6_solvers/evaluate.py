@@ -8,9 +8,12 @@ with 50? Samples are kept in runs/ as they are made, apart for each network: sta
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from datetime import date
 from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
 from typing import NamedTuple
 
 import torch
@@ -18,13 +21,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from diffusionlab import datasets, metrics
+from diffusionlab import metrics
 from diffusionlab.levels import Denoiser, levels_at, log_snr, timesteps_near
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.runtime import standard_normal
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import judge, machine_in_words, markdown_table, samples, seeded
+from solutions.evaluation import SPLITS, judge, machine_in_words, markdown_table, samples, seeded
 
 from .dpm import solve_dpmpp_2m
 from .euler import solve_ddim
@@ -90,15 +93,17 @@ def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
 def gap(x: Tensor, baseline: Tensor) -> tuple[float, float]:
     """How much farther from real digits x is than the baseline: the Frechet distances' difference, and how uncertain it is.
 
-    Samples of one number share starting noise and label, so both sides are resampled alike.
+    The difference is the mean over the choices of real digits that `judge` makes. Samples of one number share starting noise and
+    label, so both sides are resampled alike, each time beside another choice of real digits.
     """
-    ours, theirs, generator = metrics.features(x), metrics.features(baseline), seeded(0)
-    real = metrics.reference_features("real")[metrics.balanced_order(datasets.mnist("test")[1], generator)[:len(x)]]
+    (real, classes), ours, theirs, generator = metrics.real_features(), metrics.features(x), metrics.features(baseline), seeded(0)
+    everything = torch.arange(len(x))
 
     def difference(pick: Tensor) -> float:
-        return metrics.frechet_distance(ours[pick], real) - metrics.frechet_distance(theirs[pick], real)
-    drawn = [difference(torch.randint(len(x), (len(x),), generator=generator)) for _ in range(RESAMPLINGS)]
-    return difference(torch.arange(len(x))), float(torch.tensor(drawn).std())
+        digits = real[metrics.balanced_order(classes, generator)[:len(x)]]
+        return metrics.frechet_distance(ours[pick], digits) - metrics.frechet_distance(theirs[pick], digits)
+    beyond = mean(difference(everything) for _ in range(SPLITS))
+    return beyond, stdev(difference(torch.randint(len(x), (len(x),), generator=generator)) for _ in range(RESAMPLINGS))
 
 
 def verdict(best: Cell, found: dict, beyond: float, spread: float) -> str:
@@ -129,14 +134,15 @@ def rows(found: dict[Cell, dict], gaps: dict[Cell, tuple[float, float]]) -> list
     return [*made, ["real digits", "", "", f"{floor:.2f} ± {spread:.2f}", "", ""]]
 
 
-def page(table: list[list[str]], said: str, machine: str, n: int, seed: int) -> str:
+def page(table: list[list[str]], said: str, machine: str, n: int, seed: int, command: str) -> str:
     """The results as a page."""
     lines = [
         "# Solvers, spacings and network calls", "",
-        f"Measured on {date.today().isoformat()}, {machine}, torch {torch.__version__}, by `python -m solutions.lab6_solvers.evaluate`: "
+        f"Measured on {date.today().isoformat()}, {machine}, torch {torch.__version__}, by `{command}`: "
         f"the UNet for MNIST (`{read_card('mnist-unet')['sha256'][:12]}`), balanced labels, no guidance, n = {n}, seed {seed}; all cells share "
         "starting noise and labels. Fréchet distance to as many real digits, by the course's own feature network, with its standard deviation "
-        "over random choices of these; beyond DDIM-50: the difference of the two distances to one such choice, with its standard deviation over resampled pairs.", "",
+        "over random choices of these; beyond DDIM-50: the difference of the two distances, with its standard deviation over resampled pairs and "
+        "choices.", "",
         *markdown_table(HEADS, table), "",
         f"**Chosen by this table, and measured again with the fresh samples of seed {seed + 1}:** {said}.", "",
         "A row's *last call* says where the network is asked for the last time; from there one step leads to clean data. Where none is named it "
@@ -171,6 +177,7 @@ def main() -> None:
     best = min(CONTENDERS, key=lambda cell: found[cell]["frechet_to_real"][0])
     baseline, x = (sampled(cell, model, schedule, args.samples, args.seed + 1) for cell in (BASELINE, best))
     said, made = verdict(best, judge(baseline), *gap(x, baseline)), rows(found, gaps)
+    command = shlex.join(["python", "-m", "solutions.lab6_solvers.evaluate", *sys.argv[1:]])
     table = Table(title=f"Fréchet distance to real digits, n = {args.samples}", caption=said)
     for i, head in enumerate(HEADS):
         table.add_column(head, justify="right" if i > 1 else "left")
@@ -178,7 +185,7 @@ def main() -> None:
         table.add_row(*row)
     Console().print(table)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(page(made, said, machine_in_words(args.device), args.samples, args.seed), encoding="utf-8")
+    args.out.write_text(page(made, said, machine_in_words(args.device), args.samples, args.seed, command), encoding="utf-8")
     print(args.out)
 
 

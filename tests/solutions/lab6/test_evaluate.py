@@ -16,7 +16,6 @@ def made_up(monkeypatch):
     """Features that are the samples themselves, and normal ones as the real."""
     real = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0)).double()
     monkeypatch.setattr(metrics, "features", lambda x: x.double())
-    monkeypatch.setattr(metrics, "reference_features", lambda name: real)
     monkeypatch.setattr(datasets, "mnist", lambda split: (real, torch.arange(2000) % 10))
 
 
@@ -65,6 +64,7 @@ def test_the_page_has_every_row_and_the_floor():
     cells = [BASELINE, *CONTENDERS]
     made = rows(dict.fromkeys(cells, judged), dict.fromkeys(cells, (1.0, 0.2)))
     assert [row[0] for row in made] == [cell.solver for cell in CONTENDERS] + ["ddim", "real digits"]
-    text = page(made, "so it is", "a CPU with 2 cores", 1000, 3)
+    text = page(made, "so it is", "a CPU with 2 cores", 1000, 3, "python -m it --quick")
     assert "| unipc-2 | log-snr, last call at t = 40 | 10 | 5.00 ± 1.00 | +1.00 ± 0.20 | 50.0% |" in text
     assert "| real digits |  |  | 2.00 ± 0.10 |  |  |" in text and "seed 4" in text and "so it is" in text
+    assert "by `python -m it --quick`" in text
