@@ -47,7 +47,7 @@ def build(lab: Lab, out: Path | None = None) -> list[Path]:
     for path, notebook in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, path)
-    return [*files, write_sheet(lab, out)]
+    return [*files, write_answers(lab, out)]
 
 
 def check_points(lab: Lab) -> None:
@@ -60,13 +60,14 @@ def check_points(lab: Lab) -> None:
             raise Refusal(f"{lab.lesson.with_name('exam.py')}: {error}") from None
 
 
-def write_sheet(lab: Lab, out: Path) -> Path:
-    """Write the numbers that the self-check compares with: the right answers and those of the typical mistakes."""
-    from solutions.questions import build_sheet
+def write_answers(lab: Lab, out: Path) -> Path:
+    """Write the sheet that the self-check compares with: the right answers and those of the typical mistakes."""
+    from diffusionlab.sheet import write_sheet
+    from solutions.questions import self_check
 
-    path = out / "data" / "checks" / f"{lab.name}.safetensors"
-    questions, mistakes, reference = lab.module("exam").QUESTIONS, lab.module("mistakes").MISTAKES, lab.reference()
-    build_sheet(path, questions, mistakes, reference)
+    path, mistakes, reference = out / "data" / "checks" / f"{lab.name}.safetensors", lab.module("mistakes").MISTAKES, lab.reference()
+    write_sheet(path, [self_check(question, [each for each in mistakes if each.question == question.id], reference)
+                       for question in lab.module("exam").QUESTIONS if not question.manual])
     return path
 
 

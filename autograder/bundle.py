@@ -57,9 +57,10 @@ def contents(lab: Lab) -> dict[str, bytes]:
             "Makefile": f"LAB = {lab.name}\ninclude labs/lab.mk\n"}
     labs, data = lab.root / "labs", lab.root / "data"
     files = {"README.md": labs / "README.md", "start.bat": labs / "start.bat", "labs/lab.mk": labs / "lab.mk"}
-    for path in [*_files(labs / "diffusionlab"), *_files(labs / lab.name), *_files(data)]:
-        if path.parent != data / "checks" or path == lab.sheet:
-            files[path.relative_to(lab.root).as_posix()] = path
+    named = [lab.student_notebook, *lab.student_notebook.parent.glob("expected/*.png"), lab.sheet, data / "README.md", data / "mnist.npz",
+             *(data / "checkpoints").glob("*.*")]
+    for path in [*_files(labs / "diffusionlab"), *filter(Path.is_file, named)]:
+        files[path.relative_to(lab.root).as_posix()] = path
     return {inside: text.encode() for inside, text in made.items()} | {inside: path.read_bytes() for inside, path in files.items()}
 
 

@@ -147,12 +147,10 @@ def failure(error: BaseException) -> dict:
 def seed_everything(seed: int) -> None:
     """Make draws without a generator repeatable."""
     random.seed(seed)
-    for module, name in (("numpy", "random.seed"), ("torch", "manual_seed")):
-        if module in sys.modules:
-            function = sys.modules[module]
-            for part in name.split("."):
-                function = getattr(function, part)
-            function(seed % 2**32)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
 
 
 def close_figures() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -204,7 +205,7 @@ def read_csv(path: Path, *columns: str) -> Iterator[dict[str, str]]:
     except (OSError, ValueError) as error:
         raise Refusal(f"{path} cannot be read as a CSV file in UTF-8") from error
     header = text.partition("\n")[0]
-    rows = csv.DictReader(text.splitlines(), delimiter=";" if header.count(";") > header.count(",") else ",", skipinitialspace=True)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=";" if header.count(";") > header.count(",") else ",", skipinitialspace=True)
     if missing := [column for column in columns if column not in (rows.fieldnames or [])]:
         raise Refusal(f"{path} has no column {missing[0]}; its first line should name: {', '.join(columns)}")
     for row in rows:
@@ -216,7 +217,7 @@ def safe_id(name: str) -> str:
     """The name where it is safe as a file name, in an address and in a glob; otherwise one that is, and is its alone."""
     if SAFE.fullmatch(name) and len(name.encode()) <= 100:
         return name
-    raw = os.fsencode(name) if isinstance(name, str) else name
+    raw = os.fsencode(name)
     escaped = "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"~{byte:02x}" for byte in raw)
     return escaped if len(escaped) <= 100 else f"{escaped[:80]}~~{hashlib.sha256(raw).hexdigest()[:16]}"
 

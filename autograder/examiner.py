@@ -106,7 +106,7 @@ class Session:
         while self.confined is None and not self.late:
             self._start()
             for cell in self.cells:
-                if cell.id in self.killers or cell.kind == "added" and cell.id in self.failed:
+                if cell.id in self.killers or (cell.kind == "added" and cell.id in self.failed):
                     continue
                 try:
                     self._run(cell)
@@ -521,23 +521,30 @@ class Exam:
         its answer, too, by no less in kind, and it is of a reasonable size. What returns a constant, or one of its inputs, is none.
         """
         if need.id not in self.alive:
-            rng = np.random.default_rng(seed_of(self.seed, self.student, need.id, "inputs"))
-            asked = next((node for part in need.parts(rng) for node in nodes_of(part.expression) if node.what == need.method), None)
-            right = observe(asked, self.reference) if asked else {}
-            moving = [other for other in changed_inputs(asked) if moved(right, observe(other, self.reference))] if asked else []
-
-            def follows(own: Observation, other: Call) -> bool:
-                seen = self.own.look(other, need.targets, 0)
-                return (within_reason(seen.get("value"), right["value"]) and seen["value"].shape == own["value"].shape
-                        and moved(own, seen) > 0.01 * moved(right, observe(other, self.reference)))
             try:
-                self.own.ready()
-                own = self.own.look(asked, need.targets, 0) if moving else {}
-                self.alive[need.id] = not moving or (within_reason(own.get("value"), right["value"])
-                                                     and 2 * sum(follows(own, other) for other in moving) > len(moving))
+                self.alive[need.id] = self._follows_inputs(need)
             except (Lost, Undefined):
                 self.alive[need.id] = False
         return self.alive[need.id]
+
+    def _follows_inputs(self, need: Question) -> bool:
+        rng = np.random.default_rng(seed_of(self.seed, self.student, need.id, "inputs"))
+        asked = next((node for part in need.parts(rng) for node in nodes_of(part.expression) if node.what == need.method), None)
+        if asked is None:
+            return True
+        right = observe(asked, self.reference)
+        shifts = [(other, shift) for other in changed_inputs(asked) if (shift := moved(right, observe(other, self.reference)))]
+        if not shifts:
+            return True
+        self.own.ready()
+        with self.own.at_most(self.limits.question_seconds):
+            own = self.own.look(asked, need.targets, 0)
+            if not within_reason(own.get("value"), right["value"]):
+                return False
+            seen = [(self.own.look(other, need.targets, 0), shift) for other, shift in shifts]
+        followed = [within_reason(each.get("value"), right["value"]) and each["value"].shape == own["value"].shape
+                    and moved(own, each) > 0.01 * shift for each, shift in seen]
+        return 2 * sum(followed) > len(followed)
 
     def _hollow(self, part: Part, terms: Part, question: Question, rests_on: Sequence[Question], by_needs) -> bool:
         """Whether a model that predicts otherwise makes a difference to the reference, and none on the student's own terms."""

@@ -100,6 +100,7 @@ def grade(lab: Lab, submitted: Path, out: Path, *, jobs: int | None = None, sche
             tell(f"{len(tasks) - len(todo)} of {len(tasks)} hand-ins have a valid result already")
         work = partial(regrade_question, question=question, grade_one=grade_one) if question else partial(grade_apart, grade_one=grade_one)
         with executor(jobs, scheduler, len(todo)) as pool:
+            run.save()  # no sooner: a run that is refused leaves the folder's seed, command and class as they were
             _grade_all(pool, work, todo, tell)
         tell("writing gradebook, feedback and report")
         write_class(run, whole=not student)
@@ -140,9 +141,7 @@ def _start(lab, submitted, out, seed, narrowed, command, students) -> Run:
         number = before["seed"]
     else:
         number = secrets.randbelow(2**32) if seed is None else seed
-    run = Run(out, lab, number, submitted, command, students)
-    run.save()
-    return run
+    return Run(out, lab, number, submitted, command, students)
 
 
 @contextmanager
@@ -318,7 +317,8 @@ def _grade_all(pool: Executor, work: Callable[[Task], HandInResult], tasks: list
     started, console = time.monotonic(), Console(stderr=True)
     futures = {pool.submit(work, task): task for task in tasks}
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(elapsed_when_finished=False))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    # On a terminal the lines are printed above the bar; where they go into a file or a pipe, they go there.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=sys.stdout.isatty()) as progress:
         bar = progress.add_task("", total=len(tasks))
         for done, future in enumerate(as_completed(futures), 1):
             task = futures[future]

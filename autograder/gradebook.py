@@ -184,7 +184,7 @@ def _save_structure(run: Run, gradebook: Gradebook, notebook) -> None:
     if saved and saved.submissions:
         for old, kind in ((saved.grade_cells, "grade"), (saved.solution_cells, "solution"), (saved.source_cells, None)):
             for cell in old:
-                if cell.name not in cells or kind and not cells[cell.name][kind]:
+                if cell.name not in cells or (kind and not cells[cell.name][kind]):
                     for mark in [*getattr(cell, "grades", []), *getattr(cell, "comments", [])]:
                         gradebook.db.delete(mark)
                     gradebook.db.delete(cell)

@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from diffusionlab.handin import parse_cell
+
 from .course import Lab
 from .results import Limits
 
 MAX_CELLS = 2000
 MAX_SOURCE = 2**20
-
 
 SHOWN_OUTPUTS = {"text/plain": r"(?s:.*)", "image/png": r"[\w+/=\s]*", "image/jpeg": r"[\w+/=\s]*"}
 """Kinds of output that are kept, and what they may hold: text and pictures. Formgrader shows markup and scripts as they are, in the
@@ -208,7 +209,7 @@ def read_output(raw: Mapping) -> dict | None:
     """One output in the present notebook format, None where it is none."""
     def data():
         given = {mime: clean(value) for mime, value in _mapping(raw.get("data")).items() if isinstance(value, (str, list))}
-        return {mime: value for mime, value in given.items() if re.fullmatch(SHOWN_OUTPUTS.get(mime, "(?!)"), value)}
+        return {mime: value for mime, value in given.items() if mime in SHOWN_OUTPUTS and re.fullmatch(SHOWN_OUTPUTS[mime], value)}
 
     match raw.get("output_type"):
         case "stream":
@@ -243,14 +244,9 @@ def lesson_cells(lab: Lab) -> list[Cell]:
 def definitions(source: str) -> tuple[str, ...]:
     """The classes and functions that a cell defines at its top level; by their looks where it has a syntax error."""
     try:
-        return tuple(node.name for node in _parse(source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef)))
+        return tuple(node.name for node in parse_cell(source).body if isinstance(node, (ast.ClassDef, ast.FunctionDef)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return tuple(re.findall(r"^(?:class|def) +(\w+)", source, re.MULTILINE))
-
-
-def _parse(source: str) -> ast.Module:
-    # Magics are no Python, and no business of the parser's.
-    return ast.parse("\n".join("pass" if line.startswith(("%", "!")) else line for line in source.split("\n")))
 
 
 # ---------------------------------------------------------------------------------------------- whose is what
@@ -357,7 +353,7 @@ def beside(cell: Cell, copies: list[HandedCell]) -> list[Cell]:
 def own_definitions(source: str, lesson: str) -> str:
     """The imports, functions, classes and constants at a cell's top level that the lesson's own does not have; no call is among them."""
     try:
-        given, mine = ({ast.unparse(node): node for node in _parse(text).body} for text in (lesson, source))
+        given, mine = ({ast.unparse(node): node for node in parse_cell(text).body} for text in (lesson, source))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
 
@@ -380,7 +376,7 @@ def foreign_imports(cells: list[Cell], own_modules: frozenset[str]) -> list[str]
 def imports(source: str) -> Iterator[str]:
     """The top-level names of the modules that a cell imports."""
     try:
-        tree = _parse(source)
+        tree = parse_cell(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):

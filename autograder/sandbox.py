@@ -41,7 +41,7 @@ class Sandbox:
     """Starts a candidate for one lab in bubblewrap.
 
     Args:
-        lab: whose kit, data and folder can be read inside.
+        lab: whose kit, data and expected pictures can be read inside.
         limits: what it may use.
         cuda: whether the GPUs are passed through.
 
@@ -58,7 +58,8 @@ class Sandbox:
     def launch(self, settings: Mapping) -> dict:
         """What to give to subprocess.Popen, and in `pass_fds` what to close after it; `settings` are the candidate's."""
         kit = {"/course/labs/diffusionlab": self.lab.root / "labs" / "diffusionlab", "/course/data": self.lab.root / "data",
-               f"/course/labs/{self.lab.name}": self.lab.student_notebook.parent}
+               # Not the whole folder: JupyterLab leaves copies of what an instructor has filled in there.
+               f"/course/labs/{self.lab.name}/expected": self.lab.student_notebook.parent / "expected"}
         code = {f"/exam/{path.name}": path for path in CODE}
         limits = rlimits(self.limits) | nproc(self.limits)
         argv = python("/exam/candidate.py", {**settings, "path": ["/course/labs"], "limits": limits})
@@ -259,10 +260,12 @@ def installed(course: Path) -> tuple[frozenset[str], frozenset[str]]:
             own.add((name, *requirement.extras))
             todo += [each for each in map(Requirement, found[name].requires or []) if each.marker is None
                      or any(each.marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras))]
-    names, kept = {True: set(), False: set()}, {each[0] for each in own}
-    for name, distribution in found.items():
-        names[name in kept] |= {file.parts[0] for file in distribution.files or () if file.parts[0] != ".."}
-    return frozenset(names[True]), frozenset(names[False] - names[True])
+    ours = {name for name, *_ in own}
+
+    def top_level(kept: bool) -> set[str]:
+        return {file.parts[0] for name, distribution in found.items() if (name in ours) is kept
+                for file in distribution.files or () if file.parts[0] != ".."}
+    return frozenset(top_level(True)), frozenset(top_level(False) - top_level(True))
 
 
 def _normal(name: str) -> str:
@@ -354,7 +357,7 @@ class Confined:
                 self.kill("memory")
             elif len(tree) > self.limits.processes + 2:  # bubblewrap itself is two
                 self.kill("processes")
-            elif wall is not None and time.monotonic() > wall or cpu is not None and self.cpu_seconds(tree) > cpu:
+            elif (wall is not None and time.monotonic() > wall) or (cpu is not None and self.cpu_seconds(tree) > cpu):
                 self.kill("timeout")
 
     def _tree(self) -> list[psutil.Process]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from torch import Tensor
 
 from diffusionlab import metrics
 from diffusionlab.pretrained import load_classifier, read_card
-from diffusionlab.runtime import progress, synchronize
+from diffusionlab.runtime import progress
 
 BATCH, SPLITS = 125, 10
+REAL_IMAGES = 10_000  # those of each data set's test
 
 
 def balanced(n: int) -> Tensor:
@@ -45,8 +45,14 @@ def samples(cell: str, n: int, seed: int, make: Callable[[Tensor, torch.Generato
 
 
 def judge(x: Tensor, data: str = "mnist") -> dict:
-    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real ones."""
+    """What the classifier says of samples with balanced labels: accuracy, and the Frechet distance to as many real ones.
+
+    Raises:
+        ValueError: more samples than real images.
+    """
     (real, classes), classifier, n, generator = metrics.real_features(data), load_classifier(data), len(x), seeded(0)
+    if n > len(real):
+        raise ValueError(f"there are only {len(real)} real images to compare {n} samples with")
     ours = metrics.features(x, classifier)
     distances = torch.tensor([metrics.frechet_distance(ours, real[metrics.balanced_order(classes, generator)[:n]])
                               for _ in range(SPLITS)])
@@ -55,15 +61,6 @@ def judge(x: Tensor, data: str = "mnist") -> dict:
     return {"n": n, "judged_as_asked": round(metrics.conditional_accuracy(x, balanced(n), classifier), 4),
             "frechet_to_real": [round(float(distances.mean()), 2), round(float(distances.std(correction=0)), 2)],
             "frechet_floor_real_to_real": [round(each, 2) for each in floor]} | ({"floor_n": pair} if pair < n else {})
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """How long a call takes."""
-    synchronize()
-    start = time.perf_counter()
-    call()
-    synchronize()
-    return time.perf_counter() - start
 
 
 def machine_in_words(device: str) -> str:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from diffusionlab.asking import MISSING, Call, Look, Observation, Part, alike, attempt, call, judge, observe, summarize
-from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all, write_sheet
+from diffusionlab.sheet import KnownMistake, SheetQuestion, look_at_all
 
 Ask = Callable[[np.random.Generator], Sequence[Part]]
 
@@ -232,10 +231,3 @@ def _wrong_answers(part: Part, seen: Observation, again: Observation) -> dict[st
             answer = summarize(look.judge, seen.get(look.at, MISSING))
             wrong[look.at] = answer if alike(look, again, answer, part.want[look.at]) else None
     return wrong
-
-
-def build_sheet(path: Path, questions: Sequence[Question], mistakes: Sequence[Mistake],
-                reference: Mapping[str, object]) -> None:
-    """Write the answer sheet of a lab's self-check."""
-    write_sheet(path, [self_check(question, [m for m in mistakes if m.question == question.id], reference)
-                       for question in questions if not question.manual])

@@ -58,8 +58,6 @@ def test_environment_yml_pins_nothing_but_python_and_installs_the_project():
     dependencies = lines[lines.index("dependencies:") + 1:]
     assert dependencies == ["- python=3.11", "- pip", "- pip:", "- -e .[test]"]
     assert PROJECT["requires-python"] == ">=3.11"
-    for pin in PINS:
-        assert not any(pin.partition("==")[0] in line for line in dependencies[3:-1])
 
 
 def test_everything_imported_is_a_listed_dependency():

@@ -86,7 +86,7 @@ def _exception_name(expression, targets, made) -> str:
         raise
     except BaseException as error:  # which one it was is the answer
         # A stub has no message; torch's own says what it cannot do.
-        return _type_name(error) + " with a message" * (isinstance(error, NotImplementedError) and bool(error.args))
+        return _type_name(error) + (" with a message" if isinstance(error, NotImplementedError) and error.args else "")
     return ""
 
 
@@ -268,7 +268,7 @@ def falling(got, want, slack: int = 1) -> str:
         return ""
     if (np.diff(got) >= 0).any():
         return f"it does not fall strictly: {_short(got)}"
-    if got[0] != want[0] or got[-1] != want[-1] == 0:
+    if got[0] != want[0] or (want[-1] == 0 and got[-1] != 0):
         return f"it runs from {got[0]} to {got[-1]} instead of from {want[0]} to {want[-1]}"
     worst = int(np.argmax(np.abs(got - want)))
     return "" if abs(got[worst] - want[worst]) <= slack else f"entry {worst} is {got[worst]}; about {want[worst]} is expected"

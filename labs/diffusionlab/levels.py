@@ -56,7 +56,8 @@ def levels_at(schedule: NoiseSchedule, timesteps: Sequence[int] | Tensor, end: i
     """
     steps = [int(t) for t in timesteps]
     check_timesteps(steps + ([] if end == -1 else [end]), schedule.num_timesteps)
-    return torch.tensor([log_snr(schedule, t) for t in [*steps, end]], dtype=torch.float64)
+    table = torch.cat([table_of_log_snr(schedule), torch.tensor([math.inf], dtype=torch.float64)])  # at -1: clean data
+    return table[[*steps, end]]
 
 
 def signal_noise(lam: float) -> tuple[float, float]:

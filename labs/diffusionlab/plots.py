@@ -129,17 +129,17 @@ def curves(named: Mapping[str, tuple], xlabel: str, ylabel: str, *, logx: bool =
         point_labels: name -> a short text at each point of that curve.
     """
     figure, axes = _axes(1, 1, height=3.8)
-    _curves(axes[0][0], named, xlabel, ylabel, logx, logy, floor, point_labels or {})
+    _curves(axes[0][0], named, xlabel, ylabel, logx, logy, floor, point_labels)
     figure.set_label(f"{ylabel} against {xlabel}: " + ", ".join(named))
     return figure
 
 
-def curve_panels(*panels: tuple[Mapping[str, tuple], str, str, bool]) -> Figure:
-    """Several `curves` side by side; each panel is (named curves, xlabel, ylabel, logy)."""
+def curve_panels(*panels: Mapping) -> Figure:
+    """Several `curves` side by side; each panel is a dict of their arguments."""
     figure, axes = _axes(1, len(panels), height=3.4)
-    for ax, (named, xlabel, ylabel, logy) in zip(axes[0], panels):
-        _curves(ax, named, xlabel, ylabel, False, logy, None, {})
-    figure.set_label("; ".join(f"{ylabel} against {xlabel}" for _, xlabel, ylabel, _ in panels))
+    for ax, panel in zip(axes[0], panels):
+        _curves(ax, **panel)
+    figure.set_label("; ".join(f"{panel['ylabel']} against {panel['xlabel']}" for panel in panels))
     return figure
 
 
@@ -313,7 +313,7 @@ def _axes(rows: int, columns: int, height: float) -> tuple[Figure, list[list[Axe
 def _sheet(grid: Sequence[Sequence[Tensor]], titles: Sequence = (), rows: Sequence = (), label: str = "") -> Figure:
     """A sheet of small pictures, one for each sample in a grid of samples."""
     sample = grid[0][0]
-    figure = _images(grid, titles, rows) if sample.ndim == 3 and sample.shape[0] in (1, 3) else _panels(grid, titles)
+    figure = _images(grid, titles, rows) if sample.ndim == 3 and sample.shape[0] in (1, 3) else _panels(grid, titles, rows)
     figure.set_label(label)
     return figure
 
@@ -345,10 +345,12 @@ def _images(grid: Sequence[Sequence[Tensor]], titles: Sequence, rows: Sequence, 
     return figure
 
 
-def _panels(grid: Sequence[Sequence[Tensor]], titles: Sequence) -> Figure:
+def _panels(grid: Sequence[Sequence[Tensor]], titles: Sequence, rows: Sequence) -> Figure:
     """Samples that are no images, each on axes of its own: a point [2], or signals, a line for each channel."""
     figure, axes = _axes(len(grid), len(grid[0]), height=_WIDTH * len(grid) / max(len(grid[0]), 4))
     for r, row in enumerate(grid):
+        if r < len(rows):
+            axes[r][0].set_ylabel(rows[r], fontsize=9)
         for c, (ax, sample) in enumerate(zip(axes[r], row)):
             ax.set(xticks=[], yticks=[])
             if tuple(sample.shape) == (2,):
@@ -361,12 +363,12 @@ def _panels(grid: Sequence[Sequence[Tensor]], titles: Sequence) -> Figure:
     return figure
 
 
-def _curves(ax: Axes, named, xlabel, ylabel, logx, logy, floor, point_labels) -> None:
+def _curves(ax: Axes, named, xlabel, ylabel, logx=False, logy=False, floor=None, point_labels=None) -> None:
     for i, (name, (x, y)) in enumerate(named.items()):
         x, y = _numpy(x), _numpy(y)
         ax.plot(x, y, label=name, color=COLORS[i % len(COLORS)], linestyle=_LINES[i % len(_LINES)],
                 marker=_MARKERS[i % len(_MARKERS)] if len(x) <= 30 else None, markersize=5)
-        for text, px, py in zip(point_labels.get(name, ()), x, y):
+        for text, px, py in zip((point_labels or {}).get(name, ()), x, y):
             ax.annotate(str(text), (px, py), xytext=(5, 5), textcoords="offset points", fontsize=8)
     if floor is not None:
         mean, std = floor

@@ -81,6 +81,15 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def wall_time(call: Callable[[], object]) -> float:
+    """How many seconds a call takes, with what it asked a GPU to do."""
+    synchronize()
+    start = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - start
+
+
 def steps_for_budget(sampler: Sampler, shape, seconds: float, max_steps: int = 1000, trial_steps: int = 3) -> int:
     """How many steps fit into a time budget on this machine, measured with a short trial.
 
@@ -97,11 +106,7 @@ def steps_for_budget(sampler: Sampler, shape, seconds: float, max_steps: int = 1
     if not seconds > 0:
         raise ValueError(f"the budget must be a positive number of seconds, not {seconds}")
     sampler(shape, 1)
-    synchronize()
-    start = time.perf_counter()
-    sampler(shape, trial_steps)
-    synchronize()
-    per_step = (time.perf_counter() - start) / trial_steps
+    per_step = wall_time(lambda: sampler(shape, trial_steps)) / trial_steps
     return int(min(max(seconds / per_step, 1), max_steps))
 
 
@@ -133,7 +138,8 @@ def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tu
 
 
 def in_mixed_precision(sampler: Sampler, dtype: torch.dtype = torch.bfloat16) -> Sampler:
-    """The same sampler with its network in half precision where that is safe (torch.autocast) and results in float32.
+    """The same sampler, for calls that return samples alone, with its network in half precision where that is safe (torch.autocast)
+    and results in float32.
 
     Safe means that nothing overflows. Whether the rounding shows is for you to measure: photographs hide it, the flat paper around a
     digit does not.
@@ -244,12 +250,9 @@ def compile_if_faster(model: nn.Module, batch: int, calls: int = 20) -> Compiled
 
     @torch.no_grad()
     def seconds() -> float:
-        synchronize()
-        start = time.perf_counter()
-        ask(x, t)
-        synchronize()
-        return time.perf_counter() - start
+        return wall_time(lambda: ask(x, t))
 
+    vars(model).pop("forward", None)  # asked again, all is measured again, from the plain network on
     seconds()
     before = min(seconds() for _ in range(calls))
     model.forward = torch.compile(model.forward)
@@ -282,7 +285,7 @@ def health_check(sampler: Sampler, shape, *, expected_calls: int | None = None, 
     """A quick look at whether a sampler is fit for use.
 
     Args:
-        sampler: called as `sampler(shape)`; may take a `generator` keyword.
+        sampler: called as `sampler(shape)`.
         shape: (B, ...), B at least 2.
         expected_calls: how many network calls it should make, None to leave that unchecked.
         expected_range: nearly all pixels should lie within plus and minus this.
@@ -295,7 +298,8 @@ def health_check(sampler: Sampler, shape, *, expected_calls: int | None = None, 
         with count_calls() as calls:
             x = sampler(shape)
         check_images(x, "the sample")
-        check_same_shape(x, torch.empty(tuple(shape)), "the sample and the shape asked for")
+        if tuple(x.shape) != tuple(shape):
+            raise ValueError(f"the sample has the shape {list(x.shape)}, not the same shape as asked for, {list(shape)}")
     except Exception as error:  # whatever goes wrong is the finding
         return Health((f"it raised {type(error).__name__}: {error}",))
     if not bool(torch.isfinite(x).all()):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from safetensors import safe_open
 
 from .asking import MISSING, Look, Observation, Part, alike, from_json, judge, observe, same, summarize, to_json
@@ -143,7 +143,7 @@ def _changes_by_chance(seen: Observation, again: Observation, answers: Mapping[s
 def _loose(part: Part, seen: Observation, answers: Mapping[str, object]) -> int:
     """How many of a mistake's answers say only that something is wrong: those left to chance, and too much by another amount."""
     wrong = [(look, answers[look.at]) for look in part.all_looks() if look.at in answers]
-    return sum(answer is None or look.judge == "at_most" and summarize("at_most", seen[look.at]) != answer for look, answer in wrong)
+    return sum(answer is None or (look.judge == "at_most" and summarize("at_most", seen[look.at]) != answer) for look, answer in wrong)
 
 
 def _explain(seen: Observation, look: Look, sentence: str) -> str:
@@ -187,9 +187,7 @@ def _shared(parts: list[dict], arrays: list) -> list[dict]:
 def read_sheet(path: Path) -> dict[str, SheetQuestion]:
     """Read an answer sheet: its questions by id."""
     with safe_open(path, framework="numpy") as file:
-        body = json.loads(file.metadata()["questions"])
-    loaded = load_file(path)
-    arrays = [loaded[str(i)] for i in range(len(loaded))]
+        body, arrays = json.loads(file.metadata()["questions"]), [file.get_tensor(str(i)) for i in range(len(file.keys()))]
     return {q["id"]: SheetQuestion(q["id"], q["title"], q["points"], tuple(q["targets"]), tuple(q["needs"]),
                                    tuple(_read_parts(q["parts"], arrays)),
                                    tuple(KnownMistake(m["id"], m["message"], tuple(from_json(each, arrays) for each in m["answers"]))

@@ -114,7 +114,10 @@ def train(args: argparse.Namespace) -> Path:
     step, seconds, curve, stretches = 0, 0.0, [], []
     if state_file.exists():
         state = torch.load(state_file, map_location="cpu", weights_only=True)  # each part moves what must move
-        model.load_state_dict(state["model"])
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise ValueError(f"{state_file} is of another network than asked for; ask for that one, or delete the file") from None
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds, curve, stretches = (state[key] for key in ("step", "seconds", "curve", "stretches"))

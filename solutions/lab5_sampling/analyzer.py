@@ -69,7 +69,11 @@ class TrainedModelAnalyzer:
 
         Returns:
             The matplotlib Figure.
+
+        Raises:
+            ValueError: no timesteps, or one out of range.
         """
+        check_count(len(timesteps), "the number of timesteps")
         rows = []
         for t in timesteps:
             x, noise = x_clean[:1], standard_normal_like(x_clean[:1])

@@ -16,9 +16,9 @@ from rich.table import Table
 from diffusionlab.metrics import peak_memory
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained
-from diffusionlab.runtime import bare_loop, captured, progress, standard_normal
+from diffusionlab.runtime import bare_loop, captured, progress, standard_normal, wall_time
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import machine_in_words, seconds
+from solutions.evaluation import machine_in_words
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
@@ -119,8 +119,8 @@ def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, re
 
         def cycle() -> dict[str, float]:
             """There and back again: a machine that grows slower on the way hits all alike."""
-            there = [seconds(run) for run in runs.values()]
-            back = [seconds(run) for run in reversed(runs.values())]
+            there = [wall_time(run) for run in runs.values()]
+            back = [wall_time(run) for run in reversed(runs.values())]
             return {name: 500 * (a + b) / steps for name, a, b in zip(runs, there, reversed(back))}
         cycle()  # warms up
         cycles = [cycle() for _ in range(repeats)]
@@ -187,8 +187,9 @@ def main() -> None:
     if DIFFUSERS not in named:
         console.print("diffusers is not installed here, so its rows are missing; `make bench` installs it.")
     if args.out:
-        result = {"data": args.data, "batch": args.batch, "heads": heads, "rows": rows, "by_batch": batches}
-        console.print(record(args.out, "speed", torch.device(args.device).type, args.device, result))
+        result = {"machine": machine_in_words(args.device), "data": args.data, "batch": args.batch, "heads": heads, "rows": rows,
+                  "by_batch": batches}
+        console.print(record(args.out, "speed", torch.device(args.device).type, result))
 
 
 if __name__ == "__main__":

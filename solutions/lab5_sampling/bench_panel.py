@@ -15,9 +15,8 @@ from rich.table import Table
 from diffusionlab import explore
 from diffusionlab.explore.eta_dial import SWEEP, EtaDial
 from diffusionlab.pretrained import default_device, load_pretrained
-from diffusionlab.runtime import bare_loop, progress
+from diffusionlab.runtime import bare_loop, progress, wall_time
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import seconds
 
 from .ddim import DDIMSampler
 from .measure import sample_diversity
@@ -32,7 +31,7 @@ def until_shown(panel: EtaDial, move: Callable[[], None]) -> float:
     # A glimpse of long work on its way is no answer yet.
     panel.samples.observe(lambda change: "on the way" in change["new"] or shown.set(), "value")
     try:
-        taken = seconds(lambda: (move(), shown.wait(60)))
+        taken = wall_time(lambda: (move(), shown.wait(60)))
         if not shown.is_set():
             raise TimeoutError("nothing new was shown within a minute")
         return taken
@@ -71,7 +70,7 @@ def main() -> None:
     for round_ in progress(range(args.moves), "moves"):
         panel.seed.value = 100 + round_
         panel.wait()
-        network.append(seconds(lambda: bare((GRID, *model.sample_shape))))
+        network.append(wall_time(lambda: bare((GRID, *model.sample_shape))))
         before = panel.eta.value
         at_rest.append(until_shown(panel, lambda: setattr(panel.eta, "value", 0.35 if before < 0.5 else 0.3)))
         panel.wait()
@@ -80,8 +79,8 @@ def main() -> None:
         panel.refresh()  # the sweep is made once more, and not finished when eta moves
         in_sweep.append(until_shown(panel, lambda: setattr(panel.eta, "value", 0.8 if before == 0.75 else 0.75)))
         panel.wait()
-        batch.append(seconds(lambda: controller.analyze_eta_effects(shape, list(SWEEP), STEPS)))
-        runs.append(seconds(five_runs))
+        batch.append(wall_time(lambda: controller.analyze_eta_effects(shape, list(SWEEP), STEPS)))
+        runs.append(wall_time(five_runs))
         ratio.append(batch[-1] / runs[-1])
 
     where = torch.cuda.get_device_name() if args.device.startswith("cuda") else f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()}"

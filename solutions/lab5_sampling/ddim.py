@@ -122,7 +122,7 @@ class DDIMSampler:
 
         Args:
             shape: (B, ...), what to make.
-            timesteps: None for 50 uniform steps, a number of uniform steps, or the timesteps themselves, strictly falling.
+            timesteps: None for 50 uniform steps (all T where T is smaller), a number of uniform steps, or the timesteps themselves, strictly falling.
             eta: 0 is deterministic, 1 is DDPM on the schedule.
             return_trajectory: whether to return every x on the way as well.
             x_T: the noise to start from, of that shape; None draws it.

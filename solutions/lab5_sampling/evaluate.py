@@ -20,10 +20,10 @@ from torch import Tensor
 from diffusionlab import datasets, metrics, plots
 from diffusionlab.pretrained import (checkpoint_path, default_device, load_classifier, load_pretrained, read_card,
                                      write_card, write_checkpoint)
-from diffusionlab.runtime import progress, standard_normal
+from diffusionlab.runtime import progress, standard_normal, wall_time
 from diffusionlab.schedule import NoiseSchedule
 from diffusionlab.train import RECIPES
-from solutions.evaluation import balanced, judge, samples, seconds, seeded
+from solutions.evaluation import REAL_IMAGES, balanced, judge, samples, seeded
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
@@ -38,7 +38,7 @@ def call_time(data: str, batch: int = 8, calls: int = 200) -> dict:
     model = load_pretrained(data, "cpu")
     x, t = torch.randn(batch, *model.sample_shape, generator=seeded(0)), torch.full((batch,), 500)
     with torch.no_grad():
-        taken = [seconds(lambda: model(x, t)) for _ in progress(range(20 + calls), "network calls")]
+        taken = [wall_time(lambda: model(x, t)) for _ in progress(range(20 + calls), "network calls")]
     return {"batch": batch, "milliseconds": round(1000 * median(taken[20:]), 2), "calls": calls,
             "threads": torch.get_num_threads(), "cpus": os.cpu_count()}
 
@@ -202,6 +202,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     args = parser.parse_args()
+    if args.samples > REAL_IMAGES or args.features > REAL_IMAGES:
+        parser.error(f"there are {REAL_IMAGES} real images to compare samples with")
     try:
         if args.part in ("all", "features") and args.data == "cifar10":
             ship_real_features(args.images, args.device)

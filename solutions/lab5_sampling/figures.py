@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from diffusionlab import plots
-from solutions.evaluation import machine_in_words, markdown_table
+from solutions.evaluation import markdown_table
 
 
 class Cell(NamedTuple):
@@ -105,7 +105,7 @@ def quality_section(data: str, result: dict, images: Path) -> list[str]:
     floors = {each.get("floor_n", each["n"]): each["frechet_floor_real_to_real"] for each in everything}
     in_words = ", ".join(f"{mean:.1f} ± {spread:.1f} at n = {n}" for n, (mean, spread) in sorted(floors.items()))
     lines = [
-        f"{measured(data, result)}: the shipped UNet (`{result['network']}`){', in bfloat16' * result.get('bf16', False)}, balanced labels, no "
+        f"{measured(data, result)}: the shipped UNet (`{result['network']}`){', in bfloat16' if result.get('bf16') else ''}, balanced labels, no "
         "guidance. Each cell: the Fréchet distance to as many real images, by the course's own feature network (mean and standard deviation over random choices of these), and how often the "
         f"classifier sees the class asked for. n = {n}" + "".join(f", at 1000 steps {found[cell]['n']}" for cell in LONG[:1] if cell in found) + ". "
         f"Real images against real images, the noise floor: {in_words}. Distances of different n do not compare.", "",
@@ -123,7 +123,7 @@ def quality_section(data: str, result: dict, images: Path) -> list[str]:
     same, opposite, silent = trends(found)
     lines += ["", f"Of the pairs of cells that differ in steps alone or in eta alone, {same} are in the published order, {len(opposite)} in the "
               f"opposite one, and {silent} too near to each other to tell." +
-              " Pairs with 1000 steps are compared at the smaller n." * any(cell in found for cell in LONG), ""]
+              (" Pairs with 1000 steps are compared at the smaller n." if any(cell in found for cell in LONG) else ""), ""]
     lines += [*(f"- opposite: {each}" for each in opposite), ""] if opposite else []
     lines += [REMARKS[data], ""] if data in REMARKS else []
 
@@ -193,19 +193,18 @@ def read_figures(out: Path) -> dict:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def record(out: Path, part: str, key: str, device: str, result: dict) -> Path:
+def record(out: Path, part: str, key: str, result: dict) -> Path:
     """Put a result into figures.json, in the place of an older one of its kind, and write the page anew; returns the page's path.
 
     Args:
         out: the folder of both.
         part: "quality" or "speed".
         key: the data set, or the device that speed was measured on.
-        device: where it was measured.
-        result: plain data; a `date` of its own goes before today's.
+        result: plain data, with the `machine`; a `date` or a `torch` of its own goes before today's.
     """
     out.mkdir(parents=True, exist_ok=True)
     file, results = out / "figures.json", read_figures(out)
-    stamped = {"date": date.today().isoformat(), "machine": machine_in_words(device), "torch": torch.__version__} | result
+    stamped = {"date": date.today().isoformat(), "torch": torch.__version__} | result
     results.setdefault(part, {})[key] = stamped
     file.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "figures.md").write_text(page(results, out / "images"), encoding="utf-8")

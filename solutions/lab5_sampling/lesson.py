@@ -762,7 +762,8 @@ def _():
     diversity = {"your samples": (study["eta_values"], study["diversity"]),
                  "real twos": ([0.0, 1.0], [sample_diversity(real)] * 2)}
     sigma = {f"eta = {eta:g}": (range(50), each) for eta, each in zip(study["eta_values"], study["sigma"])}
-    return plots.curve_panels((diversity, "eta", "diversity", False), (sigma, "step", "sigma", False))
+    return plots.curve_panels({"named": diversity, "xlabel": "eta", "ylabel": "diversity"},
+                              {"named": sigma, "xlabel": "step", "ylabel": "sigma"})
 
 # %% [markdown]
 # **Think.** Follow one column from top to bottom: what stays, what changes, and does it change smoothly? From the curve on

@@ -20,7 +20,7 @@ from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.runtime import compile_if_faster, in_mixed_precision, mixed_precision
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import BATCH, judge, machine_in_words, samples
+from solutions.evaluation import BATCH, REAL_IMAGES, judge, machine_in_words, samples
 
 from .ddim import DDIMSampler
 from .figures import CELLS, LONG, Cell, read_figures, record
@@ -33,7 +33,7 @@ def sampled(cell: Cell, model: NoiseModel, schedule: NoiseSchedule, n: int, seed
         timesteps = sampler.create_timestep_schedule(cell.steps, cell.schedule_type)
         sample = in_mixed_precision(sampler.sample) if bf16 else sampler.sample
         return sample((len(labels), *model.sample_shape), timesteps, cell.eta, generator=generator)
-    return samples(cell.name + "-bf16" * bf16, n, seed, make, data, model.device)
+    return samples(cell.name + ("-bf16" if bf16 else ""), n, seed, make, data, model.device)
 
 
 def measured_cells(out: Path, data: str, made_with: dict) -> dict[Cell, dict]:
@@ -60,8 +60,8 @@ def main() -> None:
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="the folder that gets figures.md, figures.json and the plots")
     args = parser.parse_args()
-    if args.samples < 10 or args.long < 0 or 0 < args.long < 10:
-        parser.error("--samples and --long must be at least 10 (--long also 0)")
+    if not 10 <= args.samples <= REAL_IMAGES or args.long < 0 or 0 < args.long < 10:
+        parser.error(f"--samples and --long must be at least 10 (--long also 0), and there are {REAL_IMAGES} real images to compare with")
     if args.long > args.samples:
         parser.error("--long must not be more than --samples: cells are compared at the smaller of the two")
     try:
@@ -80,7 +80,7 @@ def main() -> None:
     def write_page() -> Path | None:
         """The page, as soon as it has what it must show."""
         cells = [found[each] for each in [*CELLS, *LONG] if each in found]
-        return record(args.out, "quality", args.data, args.device, made_with | {"date": days(cells), "command": command, "cells": cells}) \
+        return record(args.out, "quality", args.data, made_with | {"date": days(cells), "command": command, "cells": cells}) \
             if set(found) >= set(CELLS) else None
 
     for number, (cell, n) in enumerate(sizes.items(), 1):

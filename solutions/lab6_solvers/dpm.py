@@ -77,7 +77,7 @@ def solve_dpmpp_2m(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Cal
         if callback is not None and callback(i, lam, x, x0):
             return x0
         h, D = lam_next - lam, x0
-        lower_order = math.isinf(h) or lower_order_final and i == len(steps) - 2
+        lower_order = math.isinf(h) or (lower_order_final and i == len(steps) - 2)
         if before is not None and not lower_order:
             lam_before, x0_before = before
             r = (lam - lam_before) / h

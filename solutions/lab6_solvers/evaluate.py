@@ -27,7 +27,7 @@ from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained, read_card
 from diffusionlab.runtime import standard_normal
 from diffusionlab.schedule import NoiseSchedule
-from solutions.evaluation import SPLITS, judge, machine_in_words, markdown_table, samples, seeded
+from solutions.evaluation import REAL_IMAGES, SPLITS, judge, machine_in_words, markdown_table, samples, seeded
 
 from .dpm import solve_dpmpp_2m
 from .euler import solve_ddim
@@ -160,8 +160,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="only what the verdict needs")
     parser.add_argument("--out", type=Path, default=Path("docs/solvers.md"), help="the page to write")
     args = parser.parse_args()
-    if args.samples < 10:
-        parser.error("--samples must be at least 10")
+    if not 10 <= args.samples <= REAL_IMAGES:
+        parser.error(f"--samples must be at least 10, and there are {REAL_IMAGES} real digits to compare with")
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; leave --device out")
     try:

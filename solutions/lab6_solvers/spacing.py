@@ -43,7 +43,7 @@ def create_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: str = "un
         return timesteps_near(schedule, lowest + i / (n - 1) * (highest - lowest))
     noisiest, cleanest = torch.exp(-lowest / 7), torch.exp(-highest / 7)
     s = (noisiest + i / (n - 1) * (cleanest - noisiest)) ** 7
-    # Rounding may carry the ends just out of the table.
+    # Rounding may carry the ends just out of the table; `timesteps_near` allows for that.
     return timesteps_near(schedule, -s.log())
     ### END SOLUTION
 

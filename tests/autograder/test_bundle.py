@@ -38,6 +38,8 @@ def test_the_bundle_holds_what_the_lab_needs_and_only_its_own(tinylab, tmp_path)
     (tinylab.root / "labs" / "otherlab" / "otherlab.ipynb").touch()
     (tinylab.student_notebook.parent / ".ipynb_checkpoints").mkdir()
     (tinylab.student_notebook.parent / ".ipynb_checkpoints" / "tinylab.ipynb").touch()
+    (tinylab.student_notebook.parent / "tinylab-Copy1.ipynb").touch()
+    (tinylab.root / "data" / "cifar-10-python.tar.gz").touch()
     with zipfile.ZipFile(release(tinylab, tmp_path)) as archive:
         names = {name.removeprefix(f"tinylab-{tinylab.version}/") for name in archive.namelist()}
     kit = {name for name in names if name.startswith("labs/diffusionlab/")}
@@ -153,7 +155,7 @@ def test_the_canaries_sing(tinylab):
     """The search itself finds what is put there: a solution line, a hidden name, an instructor's line."""
     build(tinylab)
     assert given_away(tinylab) == []
-    (tinylab.root / "data" / "notes.txt").write_text(
+    (tinylab.root / "labs" / "diffusionlab" / "notes.txt").write_text(
         "mean_of_numbers = self.mean() + 1\nreturn math.fsum(self.numbers) / len(self.numbers)\nclass DividesByOneLess(Average):\n"
         "Ask the room why one would ever divide by n - 1.\n")
     assert {canary for _, canary in given_away(tinylab)} == {

@@ -113,7 +113,7 @@ def test_what_has_a_valid_result_is_not_graded_again(fake_class):
 
 
 @pytest.mark.slow
-def test_a_changed_exam_grades_the_class_again_and_no_part_of_it(fake_class, monkeypatch):
+def test_a_changed_exam_grades_the_class_again_and_no_part_of_it(fake_class):
     for name in ("ada", "ben"):
         fake_class.hand_in(name)
     fake_class.grade()
@@ -311,6 +311,16 @@ def test_what_grades_nothing_here_stops_the_run(fake_class):
     fake_class.hand_in("ben")
     with pytest.raises(Refusal, match="no GPU"):
         fake_class.grade(device="cuda")
+
+
+def test_a_refused_run_leaves_the_folder_as_it_was(fake_class):
+    for name in ("ada", "ben"):
+        fake_class.hand_in(name)
+    fake_class.grade(seed=7)
+    before = (fake_class.out / "run.json").read_bytes()
+    with pytest.raises(Refusal, match="open to everybody"):
+        fake_class.grade(seed=99, scheduler="tcp://10.0.0.1:8786")
+    assert (fake_class.out / "run.json").read_bytes() == before
 
 
 def test_dask_is_needed_for_a_scheduler_alone(monkeypatch):

@@ -114,7 +114,7 @@ def test_an_exercise_cell_that_ends_everything_is_left_out(classroom, points, so
     assert result.status == "partial" and result.message == f"The cell Average did not run: {why}."
 
 
-def test_a_class_with_a_long_demonstration_below_it_still_counts(classroom, points):
+def test_a_class_with_a_long_demonstration_below_it_still_counts(classroom):
     filled = next(cell for cell in classroom.notebook().cells if cell.id == "Average").source
     result = classroom.grade(classroom.filled(Average=f"{filled}\n\nwhile True: Average([1]).mean()"), cell_seconds=0.5)
     assert result.score == 9 and result.message == "The cell Average did not run: it took too long."
@@ -332,6 +332,24 @@ right_variance = DDPMSampler.compute_posterior_variance
 DDPMSampler.compute_posterior_variance = lambda self, t: 2 * right_variance(self, t).reshape(-1)  # [1] for a single t"""
     result = points(lab5_grade(lab5, notebook))
     assert result["ddpm-posterior-variance"] < 7 and (result["ddpm-step"], result["ddpm-sample"]) == (5.0, 5.0)
+
+
+@pytest.mark.slow
+def test_lab5_a_helper_that_hangs_on_changed_inputs_costs_nothing_else(lab5, points):
+    notebook = lab5_filled()
+    for cell in notebook.cells:
+        if cell.id == "DDPMSampler":
+            cell.source += """
+
+right_mean, first = DDPMSampler.compute_posterior_mean, []
+def hanging_mean(self, x_t, *args):
+    first.append(x_t)
+    while x_t.shape == first[0].shape and torch.allclose(x_t, 1.1 * first[0]):
+        pass
+    return 2 * right_mean(self, x_t, *args)
+DDPMSampler.compute_posterior_mean = hanging_mean"""
+    result = lab5_grade(lab5, notebook, question_seconds=5.0, seconds=300.0)
+    assert result.status == "graded" and points(result)["ddim-sample"] == 5 and points(result)["ddpm-step"] < 5
 
 
 # Plain loops over helpers that are constants, inputs, nothing, or of a size at which every difference is small.

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from diffusionlab import NoiseSchedule, analytic
-from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess,
-                                 signal_noise, timestep_at,
-                                 timesteps_near)
+from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess, signal_noise,
+                                 table_of_log_snr, timestep_at, timesteps_near)
 from diffusionlab.noise_model import Recorder
 
 SCHEDULES = [NoiseSchedule.linear(), NoiseSchedule.cosine(), NoiseSchedule.scaled_linear(),
@@ -63,6 +62,12 @@ def test_timesteps_near_levels_are_the_nearest_and_never_the_same(schedule, n):
     assert found.dtype == torch.int64 and len(found) == n
     assert found[0] == schedule.num_timesteps - 1 and found[-1] == 0
     assert bool((found.diff() < 0).all())
+
+
+@pytest.mark.parametrize("schedule", [each for each in SCHEDULES if each.num_timesteps == 1000])
+def test_where_levels_lie_apart_the_nearest_timesteps_are_found(schedule):
+    table, levels = table_of_log_snr(schedule), torch.linspace(-2.0, 3.0, 6, dtype=torch.float64)
+    assert timesteps_near(schedule, levels).tolist() == [int((table - lam).abs().argmin()) for lam in levels]
 
 
 def test_crowded_levels_are_kept_apart_and_inside(refused):

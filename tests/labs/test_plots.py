@@ -129,7 +129,7 @@ def test_a_logarithmic_axis_is_labelled_with_the_values_themselves():
     lambda: plots.points({"data": torch.zeros(5, 2)}),
     lambda: plots.point_paths({"eta = 0": torch.zeros(3, 4, 2)}, torch.zeros(5, 2)),
     lambda: plots.curves({"a": ([1], [2])}, "x", "y"),
-    lambda: plots.curve_panels(({"a": ([1], [2])}, "x", "y", False)),
+    lambda: plots.curve_panels({"named": {"a": ([1], [2])}, "xlabel": "x", "ylabel": "y"}),
     lambda: plots.schedules({"uniform": [9, 5, 0]}),
 ], ids="image_grid filmstrip forward_trajectory noise_predictions points point_paths curves curve_panels schedules".split())
 def test_every_figure_has_an_alternative_text_and_leaves_pyplot_alone(figure):

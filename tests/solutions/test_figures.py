@@ -23,7 +23,7 @@ def found_as(value) -> dict:
 
 
 def result_as(value) -> dict:
-    return {"network": "0123456789ab", "cells": [cell._asdict() | each for cell, each in found_as(value).items()]}
+    return {"machine": "a CPU with 2 cores", "network": "0123456789ab", "cells": [cell._asdict() | each for cell, each in found_as(value).items()]}
 
 
 def test_the_published_table_is_complete():
@@ -44,23 +44,23 @@ def test_results_in_the_published_order_agree_and_in_the_opposite_one_do_not():
 
 
 def test_the_page_says_what_was_measured_and_draws_it(tmp_path):
-    page = figures.record(tmp_path, "quality", "mnist", "cpu", result_as(lambda steps, eta: 100 / steps + eta))
+    page = figures.record(tmp_path, "quality", "mnist", result_as(lambda steps, eta: 100 / steps + eta))
     text = page.read_text(encoding="utf-8")
     for name in ("eta", "schedule"):
         assert f"(images/quality-mnist-{name}.png)" in text
         assert (tmp_path / "images" / f"quality-mnist-{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "| 0.5 | 20.5 ± 0.0, 90.0% |" in text and "2.0 ± 0.1 at n = 500, 1.0 ± 0.1 at n = 1000" in text
-    assert text.count("| 41.07 |") == 1 and figures.machine_in_words("cpu") in text and "bfloat16" not in text
+    assert text.count("| 41.07 |") == 1 and "a CPU with 2 cores" in text and "bfloat16" not in text
     halved = result_as(lambda steps, eta: 1.0) | {"bf16": True}
-    assert "in bfloat16" in figures.record(tmp_path, "quality", "mnist", "cpu", halved).read_text(encoding="utf-8")
+    assert "in bfloat16" in figures.record(tmp_path, "quality", "mnist", halved).read_text(encoding="utf-8")
 
 
 def test_what_was_not_measured_is_said_and_what_was_stays(tmp_path):
-    figures.record(tmp_path, "quality", "mnist", "cpu", result_as(lambda steps, eta: 1.0))
-    speed = {"data": "mnist", "batch": 8, "heads": ["sampler", "ms"], "rows": [["DDIM-50", "12.3"]], "by_batch": [
+    figures.record(tmp_path, "quality", "mnist", result_as(lambda steps, eta: 1.0))
+    speed = {"machine": "a CPU with 2 cores", "data": "mnist", "batch": 8, "heads": ["sampler", "ms"], "rows": [["DDIM-50", "12.3"]], "by_batch": [
         {"batch": batch, "milliseconds": {"bare loop": 2.0 * batch, "DDIM": 2.1 * batch}, "relative": {"bare loop": 1.0, "DDIM": 1.05}}
         for batch in (1, 4)]}
-    text = figures.record(tmp_path, "speed", "cpu", "cpu", speed).read_text(encoding="utf-8")
+    text = figures.record(tmp_path, "speed", "cpu", speed).read_text(encoding="utf-8")
     assert "| DDIM-50 | 12.3 |" in text and "| 4 | 8.00 (1.000) | 8.40 (1.050) |" in text and "41.07" in text
     assert text.count("Not measured yet") == 2 and "--data cifar10" in text and "--device cuda" in text
     assert set(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))) == {"quality", "speed"}

@@ -125,7 +125,7 @@ class Counting(NoiseModel):
         return eps
 
 
-def test_the_device_never_holds_more_than_one_batch(monkeypatch):
+def test_the_device_never_holds_more_than_one_batch():
     def most(total, batch):
         model = Counting()
         SamplingOptimizer(DDIMSampler(model, SHORT)).batch_sampling_with_memory_management(total, batch, num_steps=5)

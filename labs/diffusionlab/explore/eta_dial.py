@@ -47,7 +47,7 @@ class EtaDial(Panel):
         self.ddim, self.controller, self.diversity, self.ddpm = ddim, controller, diversity, ddpm
         self.model, self.schedule = model, schedule
         T = schedule.num_timesteps
-        self.sampler = menu("sampler", [DDIM, HANDOUT] + [DDPM] * (ddpm is not None), DDIM,
+        self.sampler = menu("sampler", [DDIM, HANDOUT, *([DDPM] if ddpm is not None else [])], DDIM,
                             "whose step is taken; the handout's adds noise without making room for it")
         self.eta = slider("η (eta)", 0.0, 0.0, 1.0, 0.05, "0 is deterministic, 1 is DDPM on these steps")
         self.steps = slider("steps", min(20, T), 1, min(100, T), 1, "number of timesteps visited")
@@ -136,8 +136,7 @@ class EtaDial(Panel):
     # --- the sweep --------------------------------------------------------------------------------------------------
 
     def _make_sweep(self, run, model, name, count, kind, seed) -> dict:
-        shape, note = (_SWEPT, *model.sample_shape), "one batch"
-        watched = Watched(model, run, count)
+        shape, watched, note = (_SWEPT, *model.sample_shape), Watched(model, run, count), "one batch"
         sampler = self.ddim(watched, self.schedule)
         if name == HANDOUT:
             timesteps = sampler.create_timestep_schedule(count, kind).tolist()
@@ -146,23 +145,23 @@ class EtaDial(Panel):
             x = noise_on_top(sampler, shape, timesteps, sigma, torch.Generator().manual_seed(seed), each)
             samples = x.reshape(len(SWEEP), *shape)
         else:
-            samples = None
-            if self.controller is not None and kind == "uniform":
-                try:
-                    samples = self.controller(sampler).analyze_eta_effects(
-                        shape, list(SWEEP), count, generator=torch.Generator().manual_seed(seed))["samples"]
-                except NotImplementedError as error:
-                    note = f"five runs; one batch when {missing_method(error)} is written"
-            if samples is None:
-                note = note if note != "one batch" else "five runs"
-                watched.total = len(SWEEP) * count
-                timesteps = sampler.create_timestep_schedule(count, kind).tolist()
-                samples = torch.stack([sampler.sample(shape, timesteps, value, generator=torch.Generator().manual_seed(seed))
-                                       for value in SWEEP])
+            samples, note = self._swept(watched, sampler, shape, count, kind, seed)
         picture = sheet([list(samples[:, i]) for i in range(_SWEPT)], f"Four starts, each led to an image at {len(SWEEP)} values "
                         "of η, from 0 on the left to 1 on the right.", f"Same starts, η from 0 to 1 ({note})",
                         [f"η = {value:g}" for value in SWEEP])
         return {"picture": picture}
+
+    def _swept(self, watched: Watched, sampler, shape, count: int, kind: str, seed: int) -> tuple[Tensor, str]:
+        """The sampler's samples [E, B, ...] at each eta, and in words how they were made."""
+        note = "five runs"
+        if self.controller is not None and kind == "uniform":
+            try:
+                study = self.controller(sampler).analyze_eta_effects(shape, list(SWEEP), count, generator=torch.Generator().manual_seed(seed))
+                return study["samples"], "one batch"
+            except NotImplementedError as error:
+                note = f"five runs; one batch when {missing_method(error)} is written"
+        watched.total, timesteps = len(SWEEP) * count, sampler.create_timestep_schedule(count, kind).tolist()
+        return torch.stack([sampler.sample(shape, timesteps, value, generator=torch.Generator().manual_seed(seed)) for value in SWEEP]), note
 
     def _show_sweep(self, result: dict) -> None:
         self.sweep.show(result["picture"])

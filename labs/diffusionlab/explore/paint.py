@@ -154,14 +154,14 @@ def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> 
     for picture in pictures:
         w, h = Image.open(BytesIO(picture.png)).size
         if w > 2.2 * h or len(pictures) == 1:
-            images += [row] * bool(row) + [[picture.to_image(width - 2 * margin)]]
+            images += [row, [picture.to_image(width - 2 * margin)]]
             row = []
         else:
             row.append(picture.to_image(half))
             if len(row) == 2:
                 images.append(row)
                 row = []
-    images += [row] * bool(row)
+    images = [each for each in [*images, row] if each]
     height = sum(max(image.height for image in row) + margin for row in images) + margin + (44 if numbers else 0)
     paper = Image.new("RGB", (width, height), "white")
     y = margin

@@ -16,7 +16,7 @@ from IPython.display import display
 from ..plots import missing_method, validating
 from .paint import Picture, still
 from .style import STYLE
-from .work import Memory, Run, Worker
+from .work import Memory, Run, Stopped, Worker
 
 _KIT = Path(__file__).resolve().parents[1]
 
@@ -156,7 +156,9 @@ class Panel:
             trouble = None
             try:
                 result = stage.make(run)
-            except Exception as error:  # whatever a student's code does, the panel says what it was
+            except Stopped:
+                raise
+            except BaseException as error:  # whatever a student's code does, exit() too, the panel says what it was
                 trouble = explain(error)
             with self._lock:
                 run.check()
@@ -227,7 +229,7 @@ def show_still(png: bytes, alt: str) -> None:
 
 # --- words ----------------------------------------------------------------------------------------------------------
 
-def explain(error: Exception) -> str:
+def explain(error: BaseException) -> str:
     """What an exception out of somebody's class means, in HTML: a stub is named, anything else is quoted with its place."""
     if isinstance(error, NotImplementedError) and not error.args:
         return (f"Still to be written: <code>{html.escape(missing_method(error))}</code>. "

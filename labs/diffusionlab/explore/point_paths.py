@@ -100,7 +100,8 @@ class Paths(Panel):
         drawing.clear()
         for panel, (name, key) in enumerate(keys.items()):
             levels, way = self.memory.get(key)[:2]
-            now = int(np.flatnonzero(levels >= tau)[-1])  # the last state that is not ahead of the time shown
+            # The last state that is not ahead of the time shown; before the first timestep, the start.
+            now = max(int((levels >= tau).sum()) - 1, 0)
             self._draw_paths(drawing, panel, truth, way[:now + 1])
             self._draw_density(drawing, len(keys) + panel, way[now][:, 0], A, _COLORS[panel])
             numbers[f"W₁ to truth, {name}"] = f"{wasserstein_distance(way[now][:, 0], truth[:, 0]):.3f}"

@@ -45,7 +45,9 @@ class SpeedQuality:
     """The chart of `speed_quality`, shown at the end of a cell."""
 
     def __init__(self, points: Sequence[Mapping], floor, title: str, xlabel: str, ylabel: str):
-        self.points, self.title, self.distance = list(points), title, ylabel
+        # A logarithmic axis has no 0, and a distance may be 0.
+        self.points = [{**point, "distance": max(point["distance"], 1e-3)} for point in points]
+        self.title, self.distance = title, ylabel
         self.drawing = self._draw(floor, xlabel, ylabel)
         self.chart = self.drawing.picture(f"{ylabel} against {xlabel} for {len(self.points)} points: " + "; ".join(
             self.words(point) for point in self.points))
@@ -75,8 +77,8 @@ class SpeedQuality:
                 f'<div class="dl-behind">{"".join(each.to_html() for each in self.samples)}</div></div>')
 
     def still(self) -> bytes:
-        """The chart, and the samples of the first point of each curve and of the last, as one PNG."""
-        return still([self.chart, *self.samples[:1], *self.samples[-1:]])
+        """The chart, and the samples of the first and the last point, as one PNG."""
+        return still([self.chart, *dict.fromkeys((self.samples[0], self.samples[-1]))])
 
     def _ipython_display_(self) -> None:
         if not validating():

@@ -69,7 +69,7 @@ def test_bad_input_is_refused(solve, ring, schedule, levels, x, refuses):
     refuses(solve, lambda x, lam: x * math.nan, x, levels)
 
 
-def test_what_else_is_refused(gaussian, ring, schedule, levels, x, refuses):
+def test_what_else_is_refused(ring, schedule, levels, x, refuses):
     denoise = Denoiser(ring, schedule)
     refuses(solve_unipc, denoise, x, levels[-3:], order=3)
     refuses(solve_unipc, denoise, x, levels, variant="bh3")
