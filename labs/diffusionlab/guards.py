@@ -87,7 +87,7 @@ def check_finite(x: Tensor) -> None:
     if x.is_cuda and (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2):
         return  # recorded, or tried for it: nothing is to be waited for; whoever replays the recording looks (`runtime.captured`)
     if not bool(torch.isfinite(x).all()):
-        raise ValueError("the samples hold NaN or infinity; the model's prediction broke down on the way")
+        raise ValueError("the samples hold NaN or infinity; the model's prediction, or the formula, broke down on the way")
 
 
 def _is_whole(number) -> bool:

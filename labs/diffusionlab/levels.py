@@ -153,7 +153,7 @@ class Trajectory:
         self.stop_at, self.steps = stop_at, []
 
     def __call__(self, i: int, lam: float, x: Tensor, x0: Tensor) -> bool:
-        self.steps.append((i, lam, x.clone(), x0.clone()))
+        self.steps.append((i, float(lam), x.clone(), x0.clone()))
         return i == self.stop_at
 
     def after(self, result: Tensor) -> dict:
@@ -163,12 +163,14 @@ class Trajectory:
                 "x0": torch.stack(x0) if x0 else torch.empty(0)}
 
 
-def one_guess(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None) -> Tensor:
-    """The shortest solver there is: one guess at the clean data, and no step after it. NFE: 1."""
-    x0 = denoise(x, float(levels[0]))
-    if callback is not None:
-        callback(0, float(levels[0]), x, x0)
-    return x0
+def only_guesses(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callback | None = None) -> Tensor:
+    """A solver that takes each guess for the next x and adds no noise again: no sampler, but it shows what is handed over to one."""
+    for i, lam in enumerate(levels[:-1].tolist()):
+        x0 = denoise(x, lam)
+        if callback is not None and callback(i, lam, x, x0):
+            return x0
+        x = x0
+    return x
 
 
 # ---------------------------------------------------------------------------------------------- refusals

@@ -18,7 +18,7 @@ def stop_when_settled(tolerance: float, patience: int = 1, after: float = 0.0) -
             square.
         patience: in so many steps in a row no sample of the batch may have changed.
         after: steps at a log-SNR below this do not count: in pure noise the guess holds still because it has not begun to
-            move.
+            move. The guess of the last of them is what the next step is compared with.
 
     Returns:
         `callback(i, lam, x, x0)` for any solver. It can serve one run after another: step i = 0 begins a new one.
@@ -59,7 +59,7 @@ def solve_hybrid(denoise: Denoise, x: Tensor, levels: Tensor, *, callback: Callb
         levels: float64 [n+1], the log-SNRs to visit, strictly rising; the last may be infinity.
         callback: called as `callback(i, lam, x, x0)` once a step, i counted over both halves; where it returns True, x0 is
             returned.
-        switch: the first level of at least this log-SNR is where `late` takes over. A step that ends at the last level is
+        switch: the first level of at least this log-SNR is where `late` takes over, if a level follows it. A step that ends at the last level is
             never stochastic if that is clean data: there is no noise to draw.
         eta: 0 is deterministic, 1 is DDPM on these levels.
         late: the solver of the second half, called as `late(denoise, x, levels, callback=...)`.

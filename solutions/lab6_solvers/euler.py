@@ -46,7 +46,7 @@ def measured_order(num_steps: list[int], errors: list[float]) -> float:
         errors: the error at each, positive.
 
     Raises:
-        ValueError: fewer than two of them, not as many errors as steps, or an error that is not positive.
+        ValueError: fewer than two different numbers of steps, not as many errors as steps, or an error that is not positive.
     """
     ### BEGIN SOLUTION
     n, error = (torch.as_tensor(each, dtype=torch.float64) for each in (num_steps, errors))

@@ -209,16 +209,16 @@ def solve_unipc(rng):
     whole = solve(some_levels(rng, 5))
     yield Part("order 2, five steps to clean data", 2, whole, LIKE_X)
     yield Part("the model is asked once a step, for predictor and corrector together", 1, whole, (VALUE, TIMESTEPS))
-    yield Part("order 3, and bh1", 1, [solve(some_levels(rng, 5), order=3),
-                                       solve(some_levels(rng, 4), order=1, variant="bh1")],
-               (Look("value.0"), Look("value.1")))
+    yield Part("order 3, and bh1", 1, [solve(some_levels(rng, 5), order=3), *(solve(some_levels(rng, 4), order=p, variant="bh1")
+                                                                              for p in (1, 2))],
+               (Look("value.0"), Look("value.1"), Look("value.2")))
     yield Part("without the corrector", 1, solve(some_levels(rng, 4), order=3, corrector=False))
     levels = some_levels(rng, 4, end=20)
-    yield Part("full order to the end, but for clean data; going on from guesses made before", 1,
-               [solve(levels, order=3, lower_order_final=False),
+    yield Part("full order to the end only where asked for, and never to clean data; going on from guesses made before", 1,
+               [solve(levels, order=3), solve(levels, order=3, lower_order_final=False),
                 solve(levels, order=3, lower_order_final=False, history=history(rng, levels, 2)),
                 solve(some_levels(rng, 4), order=3, lower_order_final=False)],
-               (Look("value.0"), Look("value.1"), Look("value.2")))
+               tuple(Look(f"value.{i}") for i in range(4)))
     yield from called_back(rng, "solve_unipc", (0.5, 0.5))
 
 
@@ -290,7 +290,8 @@ def early_exit(rng):
             guesses = guesses.copy()
             guesses[1] += change * pattern / np.sqrt(np.mean(pattern**2))
             lam = 0.3 + 0.1 * i if lams is None else lams[i]
-            answers.append(call("builtins:bool", ask(stop, "__call__", first + i, lam, tensor(guesses), tensor(guesses))))
+            noisy = rng.standard_normal(guesses.shape)  # what is noisy changes all the time
+            answers.append(call("builtins:bool", ask(stop, "__call__", first + i, lam, tensor(noisy), tensor(guesses))))
         return answers
     tolerance = float(rng.uniform(0.02, 0.2))
     small, large = 0.8 * tolerance, 1.3 * tolerance
@@ -315,8 +316,8 @@ def early_exit(rng):
 @question("hybrid", 5, "Stochastic early, deterministic late", "solve_hybrid")
 def hybrid(rng):
     x = normal(rng, 4, 1, 3, 4, dtype=float)
-    # A solver that only guesses once: what the second half does with it shows where it was entered.
-    late = call("builtins:getattr", call("importlib:import_module", "diffusionlab.levels"), "one_guess")
+    # A solver that only guesses: what comes of it shows where it was entered.
+    late = call("builtins:getattr", call("importlib:import_module", "diffusionlab.levels"), "only_guesses")
     levels = some_levels(rng, 6)
     switch = float(levels[3] - 0.4 * (levels[3] - levels[2]))
     plain = call("solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0, late=late)
@@ -351,13 +352,16 @@ def hybrid(rng):
     unseeded = call("torch:sub", drawn(three, None), drawn(three, None))
     independent = np.array([0.0, math.sqrt(2) * moments(three)[1], N])
     wants = [moments(one), moments(three), np.array([0.0, 0.0, N]), independent, independent]
-    yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed", 2,
-               [drawn(one, seed), drawn(three, seed), same, another, unseeded],
-               tuple(Look(f"value.{i}", "moments") for i in range(5)),
+    single = call("solve_hybrid", denoiser(), tensor(x.astype(np.float32)), tensor(levels), switch=switch, eta=eta, late=late)
+    yield Part("eta: the samples have the chain's mean and standard deviation, the same again from the same seed, in the dtype of x", 2,
+               [drawn(one, seed), drawn(three, seed), same, another, unseeded, single],
+               (*(Look(f"value.{i}", "moments") for i in range(5)), Look("value.5.dtype", "same")),
                {f"value.{i}": want for i, want in enumerate(wants)})
-    yield Part("the callback counts over both halves", 1,
-               recorded(trajectory(), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0,
-                        late=late), TOLD)
+    def run(stop_at=None):
+        return recorded(trajectory(stop_at), "solve_hybrid", denoiser(), tensor(x), tensor(levels), switch=switch, eta=0.0, late=late)
+    yield Part("the callback counts over both halves", 0.5, run(), TOLD)
+    yield Part("where the callback returns True, x0 is returned at once, in either half", 0.5, [run(1), run(4)],
+               (Look("value.0.result"), Look("value.1.result"), TIMESTEPS))
 
 
 # ---------------------------------------------------------------------------------------------- part 6 and the rest
@@ -371,12 +375,14 @@ def library_timesteps(rng):
         return Part(title, points, asked, tuple(Look(at, "same") for at in (*wants, "value.0.dtype")), wants)
     n, few, many = int(rng.integers(6, 40)), int(rng.integers(3, 12)), int(rng.integers(12, 40))
     times = int(rng.integers(7, 40))
+    # Numbers of steps at which 1000 leaves much to rounding, but never a half.
+    uneven = int(rng.choice([14, 22, 26, 34]))
     yield part("leading: counted up from 0", 1.5, [(1000, n), (1000, 50), (1000, 1000)], lambda T, n: (np.arange(n) * (T // n))[::-1].copy())
     yield part("leading, with steps_offset", 0.5, [(1000, n, 1)], lambda T, n, k: (np.arange(n) * (T // n))[::-1] + k)
-    # The number of timesteps is such that nothing is left to rounding.
-    yield part("linspace: both ends, whatever steps_offset", 1, [(times * (few - 1) + 1, few), (times * (many - 1) + 1, many, 1)],
+    yield part("linspace: both ends, whatever steps_offset", 1,
+               [(times * (few - 1) + 1, few), (times * (many - 1) + 1, many, 1), (1000, uneven)],
                lambda T, n, *_: np.linspace(0, T - 1, n).round().astype(int)[::-1].copy())
-    yield part("trailing: counted down from T", 1, [(times * few, few), (times * many, many, 1)],
+    yield part("trailing: counted down from T", 1, [(times * few, few), (times * many, many, 1), (1000, uneven)],
                lambda T, n, *_: np.round(T - np.arange(n) * T / n).astype(int) - 1)
 
 

@@ -360,7 +360,8 @@ check("dpm-solver-2m", solve_dpmpp_2m)
 # \sum_k w_k\,\frac{\hat x_0^{(k)} - \hat x_0}{r_k}\Bigr)$$
 #
 # The **predictor** has $r_k < 0$: the past. The **corrector** has one more, $r = 1$: the guess at the level just
-# reached. The weights follow from one demand: the step must be exact whenever $\hat x_0$ is a polynomial of $\lambda$.
+# reached. So there are $m$ others, $p - 1$ for the predictor and $p$ for the corrector. The weights follow from one demand:
+# the step must be exact whenever $\hat x_0$ is a polynomial of $\lambda$ of degree at most $m$.
 # With $\varphi_1 = \frac{e^{-h} - 1}{-h}$ and $\varphi_{n+1} = \frac{\varphi_n - 1/n!}{-h}$ that is a small system of
 # equations,
 #
@@ -415,10 +416,13 @@ check("unipc-predict-correct", unipc_step, unipc_weights)
 check("unipc-loop", solve_unipc, unipc_step, unipc_weights)
 
 # %% [markdown]
+# **Think.** Write the predictor with two guesses out, with `bh2`: its one weight is $(1 - e^{-h})/2$. Which solver of this lab is that?
+
+# %% [markdown]
 # **The race**, on the Gaussian, where the truth is exact. (The first step of a multistep method is of order 1, for want
 # of a past, and one such step is enough to hold a method of high order back: the theory's orders take exact starting
 # values. Here the first step is made in deep noise, where the guess hardly moves yet, and the slopes hardly suffer. Set
-# `START = 0.0` in a cell of your own and race again.)
+# `START = 0.0` in a cell of your own and race again; then put it back, for the next table needs it.)
 
 # %% tags=["demonstration"]
 SOLVERS = {"DDIM": solve_ddim, "Heun": solve_heun, "DPM++(2M)": partial(solve_dpmpp_2m, lower_order_final=False),
@@ -474,9 +478,9 @@ def _():
 # **Idea.** Ten calls, a thousand timesteps: which ten? Three answers you know from Lab 5 (take your own code along).
 # Two more come from the new clock:
 #
-# - `log-snr`: equal steps of $\lambda$, from the table's lowest to its highest;
-# - `karras`: equal steps of $s^{1/7}$ with $s = e^{-\lambda}$, between the same ends (Karras et al. 2022, eq. 5):
-#   between uniform in $s$ and uniform in $\log s$.
+# - `log-snr`: $n$ evenly spaced $\lambda$, from the table's lowest to its highest;
+# - `karras`: $n$ evenly spaced $s^{1/7}$ with $s = e^{-\lambda}$, between the same ends (Karras et al. 2022, eq. 5): something
+#   between even in $s$ and even in $\log s$.
 #
 # Both give log-SNRs; `timesteps_near(schedule, levels)` finds the nearest rows and keeps them apart. `table_of_log_snr`
 # is the whole table. With $n = 1$ each spacing is $T-1$ alone.
@@ -508,7 +512,7 @@ def _():
 def _():
     x = torch.randn(500, 2, dtype=torch.float64, generator=seeded(4))
     exact = Denoiser(ring, schedule)
-    truth = solve_ddim(exact, x, levels_at(schedule, range(999, -1, -1)))
+    truth = solve_heun(exact, x, levels_at(schedule, range(999, -1, -1)))
     records = []
     for spacing in SPACINGS:
         grid = levels_at(schedule, create_timesteps(schedule, 10, spacing))
@@ -518,8 +522,8 @@ def _():
     return plots.Table(records)
 
 # %% [markdown]
-# **Think.** Does one spacing win for both solvers? Look at where the five put their steps: what does the winner do near
-# clean data that the others do not?
+# **Think.** Does one spacing win for both solvers? Look at where the five put their steps: what do the best do near clean
+# data that the others do not?
 #
 # ## Let the error decide
 #
@@ -530,8 +534,9 @@ def _():
 # **Formula.** A step half as long has a quarter of the error, so that $\sqrt e$ adds up along the way as length does.
 # Cut the sum of $\sqrt e$ over the grid into $n$ equal parts, and put the levels at the cuts.
 #
-# **Steps** for `adaptive_levels`: (1) walk the grid with Heun's result, noting $\sqrt e$ ($e$: the root mean square of
-# Heun minus Euler) for each interval; (2) the running sum; (3) the places where it reaches $0, \frac1n, \frac2n, \dots$
+# **Steps** for `adaptive_levels`: (1) walk the grid with Heun's result, noting $\sqrt e$ for each interval ($e$: the root
+# mean square, over all of `x`, of $x$ after Heun's step minus $x$ after Euler's, that is $\alpha_\text{next}$ times the
+# difference in $y$); (2) the running sum; (3) the places where it reaches $0, \frac1n, \frac2n, \dots$
 # of the whole, interpolated inside an interval; (4) the two ends exactly. Where no error is seen at all, space evenly.
 
 # %% reference="spacing:adaptive_levels"
@@ -540,8 +545,8 @@ def _():
 # %% [markdown]
 # <details><summary><b>"How do I invert a running sum?"</b></summary>
 #
-# `torch.searchsorted(total, parts)` finds the interval; the rest is a straight line. A grain added to every interval
-# keeps the sum from standing still.
+# `torch.searchsorted(total, parts)` finds the interval; the rest is a straight line. A grain added to every interval, in
+# proportion to its width, keeps the sum from standing still, and a grid without any error comes out even by itself.
 # </details>
 
 # %% question="adaptive-spacing"
@@ -572,7 +577,8 @@ def _():
 #
 # **Steps** for `stop_when_settled`: a function that returns a callback. It remembers the last guess and how many quiet
 # steps there were in a row. A step is quiet if *no* sample's guess has moved by more than `tolerance` (root mean square
-# over the sample). Step `i = 0` begins a new run. And steps at a log-SNR below `after` do not count; you will see why.
+# over the sample). Step `i = 0` begins a new run. And steps at a log-SNR below `after` do not count (you will see why),
+# but their guess is remembered: the first step above is compared with it.
 
 # %% reference="control:stop_when_settled"
 # (the function is taken from the reference)
@@ -644,8 +650,8 @@ def _():
 # $$x_\text{next} = \alpha_\text{next}\,\hat x_0 + \sqrt{\sigma_\text{next}^2 - v}\;\hat\epsilon + \sqrt v\,z, \qquad
 # v = \eta^2\,\frac{\sigma_\text{next}^2}{\sigma^2}\Bigl(1 - \frac{\alpha^2}{\alpha_\text{next}^2}\Bigr)$$
 #
-# From the first level of at least `switch` on, hand `x` and the rest of the levels to `late`. The callback goes on
-# counting.
+# From the first level of at least `switch` on, hand `x` and the rest of the levels to `late`; if that level is the last, nothing
+# is left to hand on. The callback goes on counting, and a True from it ends either half.
 
 # %% reference="control:solve_hybrid"
 # (the function is taken from the reference)
@@ -697,8 +703,8 @@ def _():
     return plots.curves(named, "network calls", "error", logx=True, logy=True)
 
 # %% [markdown]
-# **Think.** With many calls all solvers meet at one floor, whatever their order. Which single step is to blame? (Nobody
-# can take it in second order.)
+# **Think.** With many calls all solvers meet at one floor, whatever their order. Which single step is to blame? (In
+# $\lambda$ it is infinitely long, so none of your solvers takes it in second order. In $s$ it is not: could you?)
 #
 # ### Myth or measured? (4 of 4)
 #
@@ -754,7 +760,7 @@ def _():
     for solver, counts in measured.items():
         cells = [quality(solver, count) for count in counts]
         named[solver] = [each["network calls"] for each in cells], [each["Fréchet distance"] for each in cells]
-    named["DDIM-50, uniform"] = [5, 20], [quality("DDIM", 50, "uniform")["Fréchet distance"]] * 2
+    named["DDIM, uniform"] = (10, 50), [quality("DDIM", count, "uniform")["Fréchet distance"] for count in (10, 50)]
     return plots.curves(named, "network calls", f"Fréchet distance (n = {judged})", logx=True, logy=True, floor=floor)
 
 # %% [markdown]
@@ -923,8 +929,8 @@ explore.solvers({"DDIM": yours(solve_ddim), "UniPC": yours(solve_unipc),
 
 # %% [markdown]
 # **Think.** The two UniPC are the same formula, as the table above shows. Why does one of them do so much worse in 8
-# steps? (Drag *time* through its last step.) How many steps does theirs need to be as near to the truth as yours? And
-# which spacing must yours have to end where theirs does? A panel in a cell of your own tells.
+# steps? (Drag *time* through its last step; and mind what chance alone makes of the distances.) How many steps does theirs need to be as
+# near to the truth as yours in 8? And which spacing must yours have to end where theirs does? A panel in a cell of your own tells.
 #
 # **Bad input.** Four points ask that your functions refuse nonsense with a `ValueError` of one clear sentence: levels
 # that come twice or in disorder, an order above the number of steps, a log-SNR that the model has never seen, NaN on
@@ -951,7 +957,7 @@ check("solver-bad-input", solve_ddim, measured_order, solve_heun, solve_dpm1, so
 #
 # 1. *Kernel → Restart Kernel and Run All Cells*: what counts is what the notebook does from a fresh start.
 # 2. Look at the points under each check once more, and fill in your names at the top and your analysis in Part 5.
-# 3. Save the notebook. Then, in a terminal in this folder, `python -m diffusionlab.handin`, or in a cell of your own
+# 3. Save the notebook. Then, in a terminal that JupyterLab opens in this folder, `python -m diffusionlab.handin`, or in a cell of your own
 #    `from diffusionlab.handin import hand_in; hand_in()`. It writes one file and prints a receipt. Upload the file and
 #    keep the receipt.
 #

@@ -198,6 +198,9 @@ one_call("ddim-euler", "solve_ddim", [
     ("ddim-squares", "alpha and sigma are used as if they were variances.",
      "alpha = sqrt(A) and sigma = sqrt(1 - A): `signal_noise` gives the roots.",
      lambda x, x0, now, after: after[1]**2 * x0 + after[2]**2 * eps_of(x, x0, now)),
+    ("ddim-half-lambda", "alpha and sigma are those of half the log-SNR.",
+     "Levels are lambda = log(alpha / sigma) already: `signal_noise(lam)`.",
+     lambda x, x0, now, after: euler(x, x0, *((lam, *signal_noise(lam / 2)) for lam, *_ in (now, after)))),
 ])
 
 one_call("dpm-solver-1", "solve_dpm1", [
@@ -211,6 +214,9 @@ one_call("dpm-solver-1", "solve_dpm1", [
          lambda x, x0, now, after: after[1] / now[1] * x - (0 if after[0] == math.inf
                                                             else after[2] * math.expm1(after[0] - now[0]))
          * eps_of(x, x0, now)),
+        ("limit-upside-down", "The limit of the last step is upside down.", "sigma_next e^h is alpha_next sigma / alpha.",
+         lambda x, x0, now, after: after[1] / now[1] * x - (now[1] / now[2] if after[0] == math.inf
+                                                            else after[2] * math.expm1(after[0] - now[0])) * eps_of(x, x0, now)),
         ("no-minus-1", "You take e^h for e^h - 1.", "A step of length 0 must change nothing.",
          lambda x, x0, now, after: after[1] / now[1] * x - after[1] * now[2] / now[1] * eps_of(x, x0, now)),
         ("sign-of-h", "h has the wrong sign.", "h = lam_next - lam, positive on the way to data.",
@@ -244,7 +250,7 @@ one_call("dpm-solver-1", "solve_dpm1", [
 def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_next: x_next,
          at=lambda lam, lam_next: lam_next,
          slope_of=lambda x, x0, now, after: (x - after[0] * x0) / after[1], begin=lambda y, y_euler: y,
-         corrects=math.isfinite,
+         corrects=math.isfinite, corrects_last=True,
          says_again=False):
     """Register a mistake in the second slope (where it is taken, how), in the mean, or in what the mean is added to."""
     def solve_heun(denoise, x, levels, *, callback=None):
@@ -257,7 +263,7 @@ def heun(id, symptom, hint, *, mean=lambda a, b: (a + b) / 2, where=lambda x, x_
             now, after = signal_noise(lam), signal_noise(lam_next)
             width, y, slope = after[1] / after[0] - now[1] / now[0], x / now[0], (x - now[0] * x0) / now[1]
             x_next = after[0] * (y + width * slope)
-            if corrects(lam_next):
+            if corrects(lam_next) and (corrects_last or i < len(steps) - 2):
                 asked = where(x, x_next)
                 x0_next = denoise(asked, at(lam, lam_next))
                 if says_again and callback is not None and callback(i, lam_next, x_next, x0_next):
@@ -289,6 +295,8 @@ heun("euler", "No step is corrected: this is Euler's method.", "Ask the model ag
 heun("asks-at-clean-data", "The model is asked at clean data, too.",
      "There is no noise to predict: the last step stays Euler's.",
      corrects=lambda lam: True)
+heun("last-never-corrected", "The last step is Euler's wherever it leads.", "Only a step to clean data is: `math.isinf(lam_next)`.",
+     corrects_last=False)
 heun("calls-back-twice", "The callback is called twice a step.", "Once, at the step's start.", says_again=True)
 heun("weights", "The second slope weighs more than the first.", "Heun's mean is that of equals.",
      mean=lambda a, b: (a + 2 * b) / 3)
@@ -353,6 +361,8 @@ dpmpp("never-updated", "The guess before is that of the first step for ever.", "
 dpmpp("alpha-ratio", "x is multiplied by alpha_next / alpha.",
       "That belongs to the noise form. Beside the data stands sigma_next / sigma.",
       update=lambda x, D, h, now, after: after[0] / now[0] * x - after[0] * math.expm1(-h) * D)
+dpmpp("ratio-inverted", "x is multiplied by sigma / sigma_next.", "Its noise shrinks: sigma_next / sigma.",
+      update=lambda x, D, h, now, after: (now[1] / after[1] if after[1] else 0) * x - after[0] * math.expm1(-h) * D)
 dpmpp("sign-of-h", "e^h stands where e^-h belongs.", "At clean data h is infinite and e^-h is 0: x_next = D.",
       update=lambda x, D, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(min(h, 20)) * D)
 dpmpp("no-minus-1", "You take e^-h for e^-h - 1.", "A step of length 0 must change nothing.",
@@ -423,12 +433,13 @@ weights("dtype", "The weights are float32.", "Compute them in float64: their err
 
 def step(id, symptom, hint, *, base=lambda x, x0, h, now, after: after[1] / now[1] * x - after[0] * math.expm1(-h) * x0,
          guesses_of=lambda guesses: guesses, next_ratio=1.0, term=lambda w, r, x0_k, x0: w / r * (x0_k - x0), corrects=True,
-         order=lambda others: others, variant_of=lambda variant: variant, outer=lambda now, after: after[0]):
+         order=lambda others: others, variant_of=lambda variant: variant, outer=lambda now, after: after[0],
+         ratio=lambda before, h: before / h):
     """Register a mistake in the first-order part, in which guesses are used, or in what their differences become."""
     def unipc_step(x, guesses, lam_next, *, x0_next=None, variant="bh2"):
         *older, (lam, x0) = guesses_of(guesses)
         h, now, after = lam_next - lam, signal_noise(lam), signal_noise(lam_next)
-        others = order([((lam_k - lam) / h, x0_k) for lam_k, x0_k in reversed(older)])
+        others = order([(ratio(lam_k - lam, h), x0_k) for lam_k, x0_k in reversed(older)])
         if x0_next is not None and corrects:
             others.append((next_ratio, x0_next))
         x = base(x, x0, h, now, after)
@@ -443,6 +454,9 @@ step("not-divided", "The differences are not divided by r.", "Each is (x0_k - x0
      term=lambda w, r, x0_k, x0: w * (x0_k - x0))
 step("turned", "The differences have the wrong sign.", "x0_k - x0: the other guess minus the newest.",
      term=lambda w, r, x0_k, x0: w / r * (x0 - x0_k))
+step("ratios-positive", "Your r_k are positive.", "Guesses made before lie behind: r_k = (lam_k - lam) / h is negative.",
+     ratio=lambda before, h: -before / h)
+step("ratios-inverted", "Your r_k are upside down.", "r_k = (lam_k - lam) / h.", ratio=lambda before, h: h / before)
 step("no-differences", "The other guesses are added as they are.", "What counts is how they differ from x0.",
      term=lambda w, r, x0_k, x0: w / r * x0_k)
 step("ignores-older", "Older guesses are not used.", "They are what makes the order.", order=lambda others: [])
@@ -473,8 +487,8 @@ def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lam
           points=lambda used, guesses: used,
           asks_again=False, order_of=lambda order, left, lowered: min(order, left) if lowered else order,
           begin=lambda history: list(history),
-          variant_of=lambda variant: variant):
-    """Register a mistake in the loop: what is corrected, from where, with which guesses; how often is asked; the order."""
+          variant_of=lambda variant: variant, tells_corrected=False):
+    """Register a mistake in the loop: what is corrected, from where, with which guesses; how often is asked; the order; what is told."""
     def solve_unipc(denoise, x, levels, *, callback=None, order=2, variant="bh2", corrector=True, lower_order_final=True,
                     history=()):
         check_levels(levels)
@@ -482,12 +496,14 @@ def unipc(id, symptom, hint, *, corrects=lambda corrector: corrector, from_x=lam
         variant = variant_of(variant)
         for i, (lam, lam_next) in enumerate(zip(steps, steps[1:])):
             x0 = denoise(x, lam)
-            if callback is not None and callback(i, lam, x, x0):
+            if callback is not None and not tells_corrected and callback(i, lam, x, x0):
                 return x0
             if corrects(corrector) and i > 0:
                 x = right_step(from_x(x_before, x), points(used, guesses), lam, x0_next=x0, variant=variant)
                 if asks_again:
                     x0 = denoise(x, lam)
+            if callback is not None and tells_corrected and callback(i, lam, x, x0):
+                return x0
             guesses.append((lam, x0))
             p = 1 if math.isinf(lam_next) else order_of(order, len(steps) - 1 - i, lower_order_final)
             x_before, used = x, guesses[-p:]
@@ -518,6 +534,10 @@ unipc("always-lowered", "lower_order_final=False is not heeded.", "Then only a s
       order_of=lambda order, left, lowered: min(order, left))
 unipc("order-one-short", "The order is one too small.", "Order p rests on p guesses, the newest included.",
       order_of=lambda order, left, lowered: max(1, (min(order, left) if lowered else order) - 1))
+unipc("lowered-too-early", "The order is lowered one step too early.", "At most the number of steps left, this one included.",
+      order_of=lambda order, left, lowered: max(1, min(order, left - 1)) if lowered else order)
+unipc("tells-the-corrected-x", "The callback is told the corrected x.", "It is told x and the guess made there: the predicted x.",
+      tells_corrected=True)
 unipc("no-history", "`history` is not used.", "Begin with its guesses instead of none.", begin=lambda history: [])
 unipc("history-reversed", "`history` is taken in the wrong order.", "Newest last, as in your own list.",
       begin=lambda history: list(history)[::-1])
@@ -622,6 +642,12 @@ spacing("karras-no-power", "karras forgets to take the seventh power again.", "E
         only("karras", lambda schedule, n: timesteps_near(schedule,
                                                           between(schedule, n, lambda lam: torch.exp(-lam / 7),
                                                                   lambda s: -s.log()))))
+spacing("karras-rho-5", "karras has equal steps of the fifth root.", "Of the seventh: s^(1/7).",
+        only("karras", lambda schedule, n: timesteps_near(schedule,
+                                                          between(schedule, n, lambda lam: torch.exp(-lam / 5),
+                                                                  lambda root: -5 * root.log()))))
+spacing("log-snr-stops-early", "log-snr does not reach the table's highest.", "n points, both ends among them: n - 1 steps.",
+        only("log-snr", lambda schedule, n: timesteps_near(schedule, between(schedule, n + 1)[:-1] if n < 1000 else between(schedule, n))))
 spacing("karras-is-log-snr", "karras is your log-snr.", "Equal steps of s^(1/7), with s = e^-lambda.",
         only("karras", lambda schedule, n: right_timesteps(schedule, n, "log-snr") if n < 1000 else None))
 spacing("karras-power-7", "karras takes seventh powers where roots belong.", "rho = 7 stands below: s^(1/7).",
@@ -637,7 +663,8 @@ spacing("karras-of-sigma", "karras is taken of sigma.", "Of s = sigma / alpha = 
 def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, euler: x, asks=True, number=lambda n: n,
              inside=True,
              share=lambda total, n: torch.linspace(0, 1, n + 1, dtype=torch.float64) * total[-1],
-             size=lambda d: float(d.double().square().mean()) ** 0.5):
+             size=lambda d: float(d.double().square().mean()) ** 0.5, gap=lambda heun, euler, alpha: heun - euler,
+             still=lambda levels: levels.double().diff()):
     """Register a mistake in what an interval counts, in what the walk goes on from, or in how the sum is cut."""
     def adaptive_levels(denoise, x, levels, num_steps):
         grid, counts = levels.tolist(), []
@@ -648,11 +675,11 @@ def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, eul
             euler = after[0] * (y + width * slope)
             slope_next = (euler - after[0] * denoise(euler, lam_next)) / after[1] if asks else slope
             x_heun = after[0] * (y + width * (slope + slope_next) / 2)
-            counts.append(count(size(x_heun - euler), lam_next - lam))
+            counts.append(count(size(gap(x_heun, euler, after[0])), lam_next - lam))
             x = walk(x_heun, euler)
         count_ = torch.tensor(counts, dtype=torch.float64)
         if float(count_.sum()) == 0:
-            count_ = levels.double().diff()
+            count_ = still(levels)
         count_ = count_ + 1e-9 * count_.sum()
         total = torch.cat([torch.zeros(1, dtype=torch.float64), count_.cumsum(0)])
         parts = share(total, number(num_steps))
@@ -665,6 +692,11 @@ def adaptive(id, symptom, hint, *, count=lambda e, h: e**0.5, walk=lambda x, eul
 
 adaptive("no-root", "Intervals count by their error, not by its root.", "A step half as long has a quarter of the error.",
          count=lambda e, h: e)
+adaptive("in-y", "The error is measured in y.", "In x: alpha_next times the difference in y.",
+         gap=lambda heun, euler, alpha: (heun - euler) / alpha)
+adaptive("still-by-the-grid", "Where no error is seen, your levels are as uneven as the grid.",
+         "Evenly spaced in log-SNR: let each interval count by its width there.",
+         still=lambda levels: torch.ones(len(levels) - 1, dtype=torch.float64))
 adaptive("fourth-root", "The root is taken twice.", "e is a root mean square; what counts is sqrt(e).",
          count=lambda e, h: e**0.25)
 adaptive("square", "Intervals count by the square of their error.", "By its root: sqrt(e).", count=lambda e, h: e**2)
@@ -704,13 +736,15 @@ def stopping(id, symptom, hint, *, change=lambda x0, before: (x0 - before).doubl
              calm=torch.all,
              against=lambda before, first: before, guess=lambda x, x0: x0, resets=True,
              counts=lambda quiet, calm: quiet + 1 if calm else 0,
-             needed=lambda patience: patience, noise=lambda lam, after: lam < after, at_once=False):
+             needed=lambda patience: patience, noise=lambda lam, after: lam < after, at_once=False, forgets=False):
     """Register a mistake in how a change is measured, against which guess, or in how quiet steps are counted."""
     def stop_when_settled(tolerance, patience=1, after=0.0):
         state = {"before": None, "first": None, "quiet": 0}
 
         def callback(i, lam, x, x0):
             x0 = guess(x, x0)
+            if forgets and noise(lam, after):
+                return False
             if state["before"] is None or (i == 0 and resets):
                 state.update(first=x0, quiet=int(at_once))
             elif noise(lam, after):
@@ -747,6 +781,9 @@ stopping("after-ignored", "It stops in pure noise, before anything has begun.",
          "Steps at a log-SNR below `after` do not count.", noise=lambda lam, after: False)
 stopping("after-reversed", "It stops in noise and not near data.", "What does not count lies below `after`.",
          noise=lambda lam, after: lam >= after)
+stopping("noise-forgotten", "The first step that counts has nothing to be compared with.",
+         "Steps below `after` do not count, but their guess is remembered.", forgets=True)
+stopping("noisy-x", "You compare the noisy x, not the guess.", "x changes in every step; x0 is what settles.", guess=lambda x, x0: x)
 stopping("at-once", "It stops after the first guess.", "There is nothing to compare it with yet.", at_once=True)
 stopping("inverted", "It stops while the guess still changes.", "Settled is a change of at most the tolerance.",
          calm=lambda within: (~within).any())
@@ -757,24 +794,25 @@ put("early-exit", "exit-none", "Your callback returns nothing.", "It says True w
 # ---------------------------------------------------------------------------------------------- hybrid
 
 
-def hybrid(id, symptom, hint, *, over=lambda lam, switch: lam >= switch, v_of=lambda eta, v: eta**2 * v,
+def hybrid(id, symptom, hint, *, over=lambda lam, switch, lam_next: lam >= switch, v_of=lambda eta, v: eta**2 * v,
            old=lambda s2, v: s2 - v,
            scale=lambda v: math.sqrt(v), draw=lambda x, generator: torch.randn(x.shape, generator=generator, dtype=x.dtype),
-           rest=lambda levels, i: levels[i:], shift=lambda i: i, passes_on=True, enters=lambda late: late):
+           rest=lambda levels, i: levels[i:], shift=lambda i: i, passes_on=True, enters=lambda late: late, root=math.sqrt,
+           heeds=lambda callback: callback, heeds_late=lambda callback: callback):
     """Register a mistake in where the second half begins or what it is given, or in the stochastic step."""
     def solve_hybrid(denoise, x, levels, *, callback=None, switch=0.0, eta=1.0, late=right_dpmpp, generator=None):
         check_levels(levels)
         steps = levels.tolist()
         for i, (lam, lam_next) in enumerate(zip(steps, steps[1:])):
-            if over(lam, switch):
-                shifted = None if callback is None or not passes_on else lambda k, *others: callback(shift(i) + k, *others)
+            if over(lam, switch, lam_next):
+                shifted = None if callback is None or not passes_on else lambda k, *others: heeds_late(callback)(shift(i) + k, *others)
                 return enters(late)(denoise, x, rest(levels, i), callback=shifted)
             x0 = denoise(x, lam)
-            if callback is not None and callback(i, lam, x, x0):
+            if callback is not None and heeds(callback)(i, lam, x, x0):
                 return x0
             (alpha, sigma), (alpha_next, sigma_next) = signal_noise(lam), signal_noise(lam_next)
             v = v_of(eta, (sigma_next / sigma) ** 2 * (1 - (alpha / alpha_next) ** 2))
-            x = alpha_next * x0 + math.sqrt(max(old(sigma_next**2, v), 0)) * (x - alpha * x0) / sigma
+            x = alpha_next * x0 + root(max(old(sigma_next**2, v), 0)) * (x - alpha * x0) / sigma
             if v > 0:
                 x = x + scale(v) * draw(x, generator)
         return x
@@ -783,11 +821,21 @@ def hybrid(id, symptom, hint, *, over=lambda lam, switch: lam >= switch, v_of=la
 
 hybrid("never-switches", "The other solver never takes over.",
        "At the first level of at least `switch` hand x and the rest of the levels to it.",
-       over=lambda lam, switch: False)
+       over=lambda lam, switch, lam_next: False)
 hybrid("late-at-once", "The other solver takes over at once.", "It does at the first level of at least `switch`.",
-       over=lambda lam, switch: switch < 90)
+       over=lambda lam, switch, lam_next: switch < 90)
 hybrid("too-late", "The switch comes one step too late.", "A level that equals `switch` belongs to the second half.",
-       over=lambda lam, switch: lam > switch)
+       over=lambda lam, switch, lam_next: lam > switch)
+hybrid("too-early", "The switch comes one step too early.", "It is x's own level that counts, not the one the step leads to.",
+       over=lambda lam, switch, lam_next: lam_next >= switch)
+hybrid("all-levels", "The second half is given all levels again.", "x is at levels[i]: hand on levels[i:].", rest=lambda levels, i: levels)
+hybrid("old-noise-not-rooted", "The old noise is multiplied by a variance.", "By its root: sqrt(sigma_next^2 - v).", root=lambda v: v)
+hybrid("never-stops-early", "In your own half a True from the callback is not heeded.", "Return x0 there and then.",
+       heeds=not_listening)
+hybrid("never-stops-late", "What the callback returns is lost on the way to the second half.", "Return it: `return callback(...)`.",
+       heeds_late=not_listening)
+hybrid("float64-noise", "Your noise is float64 whatever x is.", "Draw it like x: `standard_normal_like(x, generator)`.",
+       draw=lambda x, generator: torch.randn(x.shape, generator=generator, dtype=torch.float64))
 hybrid("noise-on-top", "The fresh noise comes on top.", "v is taken out of the old noise: sqrt(sigma_next^2 - v).",
        old=lambda s2, v: s2)
 hybrid("eta-not-squared", "eta is not squared.", "v is a variance: eta^2.", v_of=lambda eta, v: eta * v)
@@ -845,6 +893,10 @@ library("linspace-one-more", "linspace is cut from n + 1 points.",
 library("linspace-from-T", "linspace begins at T.", "At T-1, the last timestep.",
         lambda T, n, spacing, offset: torch.linspace(0, T, n, dtype=torch.float64).round().long().flip(0)
         if spacing == "linspace" else None)
+library("linspace-cut-off", "linspace is cut off, not rounded.", "`.round()` before `.long()`.",
+        lambda T, n, spacing, offset: torch.linspace(0, T - 1, n, dtype=torch.float64).long().flip(0) if spacing == "linspace" else None)
+library("trailing-whole-steps", "trailing goes down by the whole number T // n.", "By T / n, rounded at each step.",
+        lambda T, n, spacing, offset: T - torch.arange(n) * (T // n) - 1 if spacing == "trailing" else None)
 library("trailing-from-T", "trailing begins at T.", "Count down from T, and take 1 off.",
         lambda T, n, spacing, offset: right_library(T, n, "trailing") + 1 if spacing == "trailing" else None)
 library("trailing-is-leading", "Your trailing is leading.", "leading is counted from 0 up, trailing from T down.",
@@ -1057,7 +1109,6 @@ BLIND_SPOTS = {
     "solve_hybrid: 1, was 2": ROOT_REFUSES,
     "solve_hybrid: x - math.sqrt(v) * standard_normal_like(x, generator), "
     "was x + math.sqrt(v) * standard_normal_like(x, generator)": "noise that is drawn has no sign",
-    "solve_hybrid: i - k, was i + k": "the solver that takes over in the exam calls back once only",
     "stop_when_settled: 1, was 0": FIRST_STEP,
     "stop_when_settled: -1, was 0": FIRST_STEP,
 }

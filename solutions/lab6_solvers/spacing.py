@@ -13,8 +13,8 @@ def create_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: str = "un
         schedule: the noise schedule, T timesteps.
         num_steps: n, a whole number in 1..T.
         spacing: of Lab 5, "uniform": round(linspace(T-1, 0, n)); "trailing": round(T - i T/n) - 1; "quadratic": rising,
-            max(i, round((T-1) (i/(n-1))^2)). Of log-SNR, with `timesteps_near`: "log-snr": n equal steps of lambda from the
-            table's lowest to its highest; "karras": with s = e^-lambda, n equal steps of s^(1/7) from highest to lowest s
+            max(i, round((T-1) (i/(n-1))^2)). Of log-SNR, with `timesteps_near`: "log-snr": n evenly spaced lambda from the
+            table's lowest to its highest; "karras": with s = e^-lambda, n evenly spaced s^(1/7) from highest to lowest s
             (Karras et al. 2022, eq. 5). For n = 1 each is T-1 alone.
 
     Returns:
@@ -51,13 +51,13 @@ def create_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: str = "un
 def adaptive_levels(denoise: Denoise, x: Tensor, levels: Tensor, num_steps: int) -> Tensor:
     """Put steps where errors arise: walk once over a fine grid, and let every new step have the same share of the error.
 
-    In each interval of the grid Euler's step and Heun's, made from one another, differ by about Euler's local error e, which
+    In each interval of the grid Euler's step and Heun's, which begins with it, differ by about Euler's local error e, which
     grows like the square of a step's length: sqrt(e) is what an interval counts. The new levels cut the sum of it into equal
     parts; inside an interval it is spread evenly over log-SNR. Where no error is seen at all, the levels are evenly spaced.
 
     Args:
         denoise: `denoise(x, lam)` guesses the clean data; asked twice an interval.
-        x: noisy data [B, ...] at levels[0]; e is the root mean square over all of it.
+        x: noisy data [B, ...] at levels[0]; e is the root mean square, over all of x, of x after Heun minus x after Euler.
         levels: float64 [m+1], the grid: rising log-SNRs, all finite. The walk goes on from Heun's result.
         num_steps: n, at least 1.
 
@@ -102,8 +102,8 @@ def library_timesteps(num_train_timesteps: int, num_steps: int, spacing: str = "
     Args:
         num_train_timesteps: T.
         num_steps: n, in 1..T.
-        spacing: "leading": 0, k, 2k, ... with k = T // n, counted up from 0, plus steps_offset; "linspace": n equal steps
-            from 0 to T-1, rounded; "trailing": round(T - i T/n) - 1. Then from noise to data.
+        spacing: "leading": 0, k, 2k, ... with k = T // n, counted up from 0, plus steps_offset; "linspace": n evenly spaced
+            points from 0 to T-1, rounded; "trailing": round(T - i T/n) - 1. Then from noise to data.
         steps_offset: added where spacing is "leading", and nowhere else.
 
     Returns:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusionlab import NoiseSchedule, analytic
-from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, one_guess, signal_noise,
+from diffusionlab.levels import (Denoiser, Trajectory, check_levels, check_order, levels_at, log_snr, only_guesses, signal_noise,
                                  table_of_log_snr, timestep_at, timesteps_near)
 from diffusionlab.noise_model import Recorder
 
@@ -108,12 +108,12 @@ def test_a_network_is_asked_properly(refused):
     refused(Denoiser, recorder, schedule, "noise")
 
 
-def test_one_guess_calls_the_model_once():
-    seen = []
-    x = torch.zeros(2, 3)
-    assert one_guess(lambda x, lam: x + lam, x, torch.tensor([1.0, 2.0]),
-                     callback=lambda *each: seen.append(each)).tolist() == [[1.0] * 3] * 2
-    assert [each[:2] for each in seen] == [(0, 1.0)]
+def test_only_guesses_asks_at_every_level_but_the_last_and_can_be_stopped():
+    levels, x = torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.zeros(2, 3)
+    kept, stopped = Trajectory(), Trajectory(stop_at=1)
+    assert only_guesses(lambda x, lam: x + lam, x, levels, callback=kept).tolist() == [[7.0] * 3] * 2
+    assert [each[:2] for each in kept.steps] == [(0, 1.0), (1, 2.0), (2, 4.0)]
+    assert only_guesses(lambda x, lam: x + lam, x, levels, callback=stopped).tolist() == [[3.0] * 3] * 2
 
 
 def test_a_trajectory_keeps_copies_and_can_stop_the_run():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusionlab.guards import check_finite
-from diffusionlab.levels import Denoiser, levels_at, log_snr, one_guess
+from diffusionlab.levels import Denoiser, levels_at, log_snr, only_guesses
 from diffusionlab.noise_model import Recorder, count_calls
 from solutions.lab6_solvers import (adaptive_levels, create_timesteps, solve_ddim, solve_dpm1, solve_dpmpp_2m, solve_heun,
                                     solve_hybrid,
@@ -234,7 +234,7 @@ def test_a_hybrid_draws_noise_early_only(schedule, gaussian):
     assert torch.equal(run(1, switch=-99.0), solve_dpmpp_2m(denoise, x, levels))
     torch.testing.assert_close(run(1, eta=0.0, switch=99.0), solve_ddim(denoise, x, levels))
     torch.testing.assert_close(run(1, eta=0.0, switch=0.0, late=solve_ddim), solve_ddim(denoise, x, levels))
-    assert run(1, late=one_guess).shape == x.shape
+    assert run(1, late=only_guesses).shape == x.shape
 
 
 def test_a_stochastic_chain_keeps_the_marginal_for_a_known_point(schedule):
