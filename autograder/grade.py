@@ -333,7 +333,7 @@ def _grade_all(pool: Executor, work: Callable[[Task], HandInResult], tasks: list
                 write_result(task.out / "results" / f"{task.student}.json", result)
             left = (time.monotonic() - started) / done * (len(tasks) - done)
             tell(f"{done:{len(str(len(tasks)))}}/{len(tasks)}  {result.student_id:20}  {result.status:10}"
-                 f"  {result.score:6g} of {result.max_score:g}" + (f"  about {_duration(left)} left" if left else ""))
+                 f"  {round(result.score, 2):6g} of {result.max_score:g}" + (f"  about {_duration(left)} left" if left else ""))
             progress.advance(bar)
 
 

@@ -34,7 +34,7 @@ class CheckResult:
         return min(self.verdict.points, self.question.points)
 
     def __repr__(self) -> str:
-        return f"{self.points:g}"
+        return f"{round(self.points, 2):g}"
 
     def _repr_html_(self) -> str:
         color = "#009e73" if self.verdict.right else "#888888" if self.verdict.unwritten else "#d55e00"
@@ -45,7 +45,7 @@ class CheckResult:
         advice = f'<p style="margin:.4em 0">{as_html(self.advice)}</p>' if self.advice else ""
         parts = f'<ul style="list-style:none;padding-left:0;margin:0">{rows}</ul>' if rows else ""
         return (f'<div style="border-left:4px solid {color};padding:.3em .8em;margin:.2em 0">'
-                f"<b>{as_html(self.question.title)}</b> &middot; {state} &middot; {self.points:g} of {self.question.points:g} points"
+                f"<b>{as_html(self.question.title)}</b> &middot; {state} &middot; {self!r} of {self.question.points:g} points"
                 f"{advice}{parts}</div>")
 
 

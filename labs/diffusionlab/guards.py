@@ -82,12 +82,15 @@ def check_count(count: int, name: str) -> None:
         raise ValueError(f"{name} must be a whole number, 1 or larger, not {_brief(count)}")
 
 
+NOT_FINITE = "the samples hold NaN or infinity; the model's prediction, or the formula, broke down on the way"
+
+
 def check_finite(x: Tensor) -> None:
     """No NaN or infinity in a finished sample. Call it once at the end: on a GPU each look stalls the loop."""
     if x.is_cuda and (torch.cuda.is_current_stream_capturing() or torch.cuda.get_sync_debug_mode() == 2):
         return  # recorded, or tried for it: nothing is to be waited for; whoever replays the recording looks (`runtime.captured`)
     if not bool(torch.isfinite(x).all()):
-        raise ValueError("the samples hold NaN or infinity; the model's prediction, or the formula, broke down on the way")
+        raise ValueError(NOT_FINITE)
 
 
 def _is_whole(number) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from operator import length_hint
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .guards import check_count, check_finite, check_images, check_same_shape, check_shape
+from .guards import NOT_FINITE, check_count, check_images, check_same_shape, check_shape
 from .noise_model import count_calls
 
 Sampler = Callable[..., Tensor]
@@ -127,7 +128,7 @@ def with_memory_backoff(sampler: Callable[[int], Tensor], batch_size: int) -> tu
         except (torch.OutOfMemoryError, MemoryError):
             batch_size //= 2
         except RuntimeError as error:  # torch has no type of its own for this on a CPU, nor for what CUDA's libraries ran out of
-            if not any(words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED")):
+            if not any(words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED", "unable to find an engine")):
                 raise
             batch_size //= 2
         # Outside the except clause: while it is handled, the error's traceback keeps the tensors alive.
@@ -189,8 +190,12 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
             with torch.cuda.stream(side), waiting_refused():
                 plain(start)
             before.wait_stream(side)
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=side):  # torch's own stream for this is one for all GPUs
                 x = plain(start)
+                finite = torch.isfinite(x).all()
+        except torch.OutOfMemoryError:  # nothing that the sampler did: whoever called may try a smaller batch
+            torch.cuda.set_stream(before)
+            raise
         except RuntimeError as error:
             torch.cuda.set_stream(before)  # a recording that breaks off leaves its own
             torch.cuda.synchronize()
@@ -203,8 +208,10 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
         with torch.cuda.device(device):
             start.normal_() if x_T is None else start.copy_(x_T)
             graph.replay()
-            check_finite(x)
-            return x.clone()
+            samples = x.clone()  # asked for before the one wait, which `bool` is
+            if not bool(finite):
+                raise ValueError(NOT_FINITE)
+            return samples
 
     return replay
 
@@ -212,10 +219,16 @@ def captured(sampler: Sampler, shape, device) -> Callable[..., Tensor]:
 @contextmanager
 def waiting_refused():
     """On a GPU: whatever waits for a value raises RuntimeError. Found out only while recording, it would leave torch's memory in disorder."""
+    def refuse(*_):
+        raise RuntimeError("it waits for the GPU with torch.cuda.synchronize")
+
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls this mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
-        yield
+        with patch("torch.cuda.synchronize", refuse):  # which that mode does not see
+            yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -241,7 +254,7 @@ def compile_if_faster(model: nn.Module, batch: int, calls: int = 20) -> Compiled
 
     Returns:
         A Compiled. Compiling needs a C++ compiler on a CPU; where there is none, the network stays as it was. The compiled one's
-        answers differ from the plain one's by rounding: about 1e-6 in float32.
+        answers differ from the plain one's by rounding: on a CPU about 1e-6 in float32.
     """
     check_count(batch, "batch")
     check_count(calls, "calls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -16,13 +17,13 @@ from rich.table import Table
 from diffusionlab.metrics import peak_memory
 from diffusionlab.noise_model import NoiseModel
 from diffusionlab.pretrained import default_device, load_pretrained
-from diffusionlab.runtime import bare_loop, captured, progress, standard_normal, wall_time
+from diffusionlab.runtime import bare_loop, captured, compile_if_faster, progress, standard_normal, wall_time
 from diffusionlab.schedule import NoiseSchedule
 from solutions.evaluation import machine_in_words
 
 from .ddim import DDIMSampler
 from .ddpm import DDPMSampler
-from .figures import TITLES, record
+from .figures import TITLES, record, table_by_batch
 from .measure import benchmark_samplers
 from .optimizer import SamplingOptimizer
 
@@ -99,15 +100,30 @@ def overhead(cycles: list[dict[str, list[dict]]]) -> dict[str, float]:
     return within(cycles, "seconds_per_step", lambda own, others: 1000 * (own - others[BARE]))
 
 
-def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, repeats: int) -> list[dict]:
+def loops(model: NoiseModel, schedule: NoiseSchedule, steps: int) -> dict[str, Callable]:
+    """DDIM and its limit, the bare loop over the same timesteps."""
+    ddim = DDIMSampler(model, schedule)
+    return {"bare loop": bare_loop(model, ddim.create_timestep_schedule(steps).tolist()), "DDIM": partial(ddim.sample, timesteps=steps)}
+
+
+def recorded(model: NoiseModel, schedule: NoiseSchedule, steps: int, shape, x_T) -> dict[str, Callable]:
+    """Both loops as recorded ones; a loop that cannot be recorded must not pass for one that was, and raises."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the sampler cannot be recorded")
+        return {name: partial(captured(loop, shape, model.device), x_T) for name, loop in loops(model, schedule, steps).items()}
+
+
+def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, repeats: int, copy: NoiseModel | None = None) -> list[dict]:
     """Milliseconds a step of DDIM, of the bare loop and of diffusers for each batch; on a GPU also of the first two as recorded loops.
 
+    Args:
+        copy: on a GPU, the same network once more, to be compiled before both loops are recorded again.
+
     Returns:
-        A dict for each batch: `batch`; `milliseconds` by name, the median over the cycles; `relative` by name, to the bare loop, the median
-        of what each cycle gives.
+        A dict for each batch: `batch`; `milliseconds` by name, the median over the cycles; `relative` by name, to the bare loop of its
+        kind, the median of what each cycle gives.
     """
-    ddim, found = DDIMSampler(model, schedule), []
-    samplers = {"bare loop": bare_loop(model, ddim.create_timestep_schedule(steps).tolist()), "DDIM": partial(ddim.sample, timesteps=steps)}
+    samplers, found = loops(model, schedule, steps), []
     if find_spec("diffusers"):
         samplers["diffusers"] = diffusers_ddim(model, schedule, steps)
     for batch in progress(batches, "batches"):
@@ -115,7 +131,9 @@ def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, re
         x_T = standard_normal(shape, device=model.device)
         runs = {name: partial(sampler, shape, x_T=x_T) for name, sampler in samplers.items()}
         if model.device.type == "cuda":
-            runs |= {f"{name}, recorded": partial(captured(samplers[name], shape, model.device), x_T) for name in ("bare loop", "DDIM")}
+            runs |= {f"{name}, recorded": run for name, run in recorded(model, schedule, steps, shape, x_T).items()}
+        if model.device.type == "cuda" and copy is not None and compile_if_faster(copy, batch).kept:
+            runs |= {f"{name}, compiled and recorded": run for name, run in recorded(copy, schedule, steps, shape, x_T).items()}
 
         def cycle() -> dict[str, float]:
             """There and back again: a machine that grows slower on the way hits all alike."""
@@ -124,8 +142,9 @@ def by_batch(model: NoiseModel, schedule: NoiseSchedule, batches, steps: int, re
             return {name: 500 * (a + b) / steps for name, a, b in zip(runs, there, reversed(back))}
         cycle()  # warms up
         cycles = [cycle() for _ in range(repeats)]
+        limit = {name: "bare loop" + "".join(name.partition(",")[1:]) for name in runs}
         found.append({"batch": batch, "milliseconds": {name: round(median(cycle[name] for cycle in cycles), 3) for name in runs},
-                      "relative": {name: round(median(cycle[name] / cycle["bare loop"] for cycle in cycles), 4) for name in runs}})
+                      "relative": {name: round(median(cycle[name] / cycle[limit[name]] for cycle in cycles), 4) for name in runs}})
     return found
 
 
@@ -179,17 +198,19 @@ def main() -> None:
         table.add_row(*row)
     console = Console()
     console.print(table)
-    batches = by_batch(model, schedule, BATCHES[torch.device(args.device).type], 20, args.repeats)
-    table = Table("batch", *batches[0]["milliseconds"], title="Milliseconds a step, 20 steps (relative to the bare loop)")
-    for each in batches:
-        table.add_row(str(each["batch"]), *(f"{each['milliseconds'][name]:.2f} ({relative:.3f})" for name, relative in each["relative"].items()))
+    kind = torch.device(args.device).type
+    batches = by_batch(model, schedule, BATCHES[kind], 20, args.repeats, load_pretrained(args.data, args.device) if kind == "cuda" else None)
+    heads_by_batch, rows_by_batch = table_by_batch(batches)
+    table = Table(*heads_by_batch, title="Milliseconds a step, 20 steps (relative to the bare loop of its kind; times as fast as diffusers)")
+    for row in rows_by_batch:
+        table.add_row(*row)
     console.print(table)
     if DIFFUSERS not in named:
         console.print("diffusers is not installed here, so its rows are missing; `make bench` installs it.")
     if args.out:
         result = {"machine": machine_in_words(args.device), "data": args.data, "batch": args.batch, "heads": heads, "rows": rows,
                   "by_batch": batches}
-        console.print(record(args.out, "speed", torch.device(args.device).type, result))
+        console.print(record(args.out, "speed", kind, result))
 
 
 if __name__ == "__main__":

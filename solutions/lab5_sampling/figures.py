@@ -138,20 +138,33 @@ def quality_section(data: str, result: dict, images: Path) -> list[str]:
     return lines
 
 
+def table_by_batch(found: list[dict]) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of what `bench.by_batch` found; a cell is empty where a batch was not measured so."""
+    names = list(dict.fromkeys(name for each in found for name in each["milliseconds"]))
+
+    def cell(each: dict, name: str) -> str:
+        if name not in each["milliseconds"]:
+            return ""
+        milliseconds, theirs = each["milliseconds"][name], each["milliseconds"].get("diffusers")
+        return f"{milliseconds:.2f} ({each['relative'][name]:.3f}" + (f"; {theirs / milliseconds:.2f} x)" if theirs else ")")
+    return ["batch", *names], [[str(each["batch"]), *(cell(each, name) for name in names)] for each in found]
+
+
 def speed_section(device: str, result: dict, images: Path) -> list[str]:
     """What `bench` found on one kind of machine; draws milliseconds a step and image by batch."""
-    names = list(result["by_batch"][0]["milliseconds"])
-    batches = [each["batch"] for each in result["by_batch"]]
-    figure = plots.curves({name: (batches, [each["milliseconds"][name] / each["batch"] for each in result["by_batch"]]) for name in names},
-                          "batch", "milliseconds a step and image", logx=True, logy=True)
+    named: dict[str, tuple[list, list]] = {}
+    for each in result["by_batch"]:
+        for name, milliseconds in each["milliseconds"].items():
+            batches, taken = named.setdefault(name, ([], []))
+            batches.append(each["batch"])
+            taken.append(milliseconds / each["batch"])
+    figure = plots.curves(named, "batch", "milliseconds a step and image", logx=True, logy=True)
     (images / f"speed-{device}.png").write_bytes(plots.to_png(figure))
     return [f"{measured(device, result)}: the UNet for {TITLES[result['data']]}, all contenders in turn, each number taken within a cycle. "
             f"Batch {result['batch']}. Overhead: beyond the bare loop, with the UNet and with a network that costs nothing; medians of what each cycle "
             "gives, so columns need not subtract exactly. Peak memory: above what was in use before.", "", *markdown_table(result["heads"], result["rows"]), "",
-            "Milliseconds a step by batch, and each relative to the bare loop, the network's calls alone:", "",
-            *markdown_table(["batch", *names],
-                            [[str(each["batch"]), *(f"{each['milliseconds'][name]:.2f} ({each['relative'][name]:.3f})" for name in names)]
-                             for each in result["by_batch"]]), "",
+            "Milliseconds a step by batch; in brackets, each relative to the bare loop of its kind, the network's calls alone, and how many "
+            "times as fast as diffusers it is:", "", *markdown_table(*table_by_batch(result["by_batch"])), "",
             f"![Milliseconds a step and image by batch](images/speed-{device}.png)", ""]
 
 

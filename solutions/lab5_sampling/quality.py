@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--data", choices=["mnist", "cifar10"], default="mnist", help="whose network to measure")
     parser.add_argument("--samples", type=int, default=1000, help="samples for each cell, with balanced labels")
     parser.add_argument("--long", type=int, default=500, help="samples for each cell of 1000 steps; 0 leaves these out")
-    parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16 where that is safe: quicker on GPUs, and on CPUs with AMX")
+    parser.add_argument("--bf16", action="store_true", help="run the network in bfloat16 where that is safe: quicker on CPUs with AMX; elsewhere, measure first")
     parser.add_argument("--compile", action="store_true", help="compile the network first, where that makes it quicker (half a minute)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default=default_device().type, help="cpu or cuda")

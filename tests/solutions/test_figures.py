@@ -60,8 +60,10 @@ def test_what_was_not_measured_is_said_and_what_was_stays(tmp_path):
     speed = {"machine": "a CPU with 2 cores", "data": "mnist", "batch": 8, "heads": ["sampler", "ms"], "rows": [["DDIM-50", "12.3"]], "by_batch": [
         {"batch": batch, "milliseconds": {"bare loop": 2.0 * batch, "DDIM": 2.1 * batch}, "relative": {"bare loop": 1.0, "DDIM": 1.05}}
         for batch in (1, 4)]}
+    speed["by_batch"][1]["milliseconds"]["diffusers"], speed["by_batch"][1]["relative"]["diffusers"] = 21.0, 2.625
     text = figures.record(tmp_path, "speed", "cpu", speed).read_text(encoding="utf-8")
-    assert "| DDIM-50 | 12.3 |" in text and "| 4 | 8.00 (1.000) | 8.40 (1.050) |" in text and "41.07" in text
+    assert "| DDIM-50 | 12.3 |" in text and "| 1 | 2.00 (1.000) | 2.10 (1.050) |  |" in text
+    assert "| 4 | 8.00 (1.000; 2.62 x) | 8.40 (1.050; 2.50 x) | 21.00 (2.625; 1.00 x) |" in text and "41.07" in text
     assert text.count("Not measured yet") == 2 and "--data cifar10" in text and "--device cuda" in text
     assert set(json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))) == {"quality", "speed"}
 
@@ -99,3 +101,11 @@ def test_ddim_is_timed_by_batch_beside_the_bare_loop_and_diffusers():
     for each in found:
         assert list(each["milliseconds"]) == ["bare loop", "DDIM", "diffusers"] and min(each["milliseconds"].values()) > 0
         assert each["relative"]["bare loop"] == 1 and each["relative"]["DDIM"] > 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_recorded_loops_are_timed_too_each_beside_the_bare_loop_of_its_kind():
+    model = GaussianModel(NoiseSchedule.linear(20), sample_shape=(1, 4, 4)).to("cuda")
+    each, = bench.by_batch(model, NoiseSchedule.linear(20), (4,), steps=5, repeats=2)
+    assert list(each["milliseconds"]) == ["bare loop", "DDIM", "diffusers", "bare loop, recorded", "DDIM, recorded"]
+    assert each["relative"]["bare loop, recorded"] == 1 and each["relative"]["DDIM, recorded"] > 0

@@ -41,7 +41,7 @@ class Watched(nn.Module):
             self.glimpsed = now
             self.glimpse(x)
         eps = self.model.forward(x, t)
-        self.calls.append((int(t.reshape(-1)[0]), x[:1], eps[:1]))
+        self.calls.append((int(t.reshape(-1)[0]), x[:1].clone(), eps[:1].clone()))  # a view would keep the whole batch
         return eps
 
 
