@@ -96,21 +96,22 @@ def points(clouds: Mapping[str, Tensor]) -> Figure:
 
 
 def point_paths(paths: Mapping[str, Tensor], data: Tensor) -> Figure:
-    """Paths of points from noise to data, a panel for each name.
+    """Paths of points from noise to data, a panel for each name; where steps are few, each is marked.
 
     Args:
         paths: trajectories [K, B, 2], noise first.
         data: points [N, 2] of the data, drawn in grey.
     """
-    figure, axes = _axes(1, len(paths), height=_WIDTH / max(len(paths), 2))
-    for ax, (name, path), color in zip(axes[0], paths.items(), COLORS):
-        path = _numpy(path)
+    figure, axes = _axes(1, len(paths), height=_WIDTH / max(len(paths), 2) + 0.45)
+    arrays = {name: _numpy(path) for name, path in paths.items()}
+    edge = 1.05 * max(np.abs(each).max() for each in (*arrays.values(), _numpy(data)))
+    for ax, (name, path), color in zip(axes[0], arrays.items(), COLORS):
         ax.scatter(*_numpy(data).T, s=3, color="0.8", linewidths=0)
-        ax.plot(path[..., 0], path[..., 1], color=color, linewidth=0.6, alpha=0.6)
+        ax.plot(path[..., 0], path[..., 1], color=color, linewidth=0.6, alpha=0.6, marker="." if len(path) <= 30 else None, markersize=3)
         ax.scatter(*path[0].T, s=12, facecolors="none", edgecolors=color, label="start")
         ax.scatter(*path[-1].T, s=14, color=color, label="end")
-        ax.set(title=name, aspect="equal", xlim=(-3, 3), ylim=(-3, 3))
-    axes[0][0].legend(fontsize=8)
+        ax.set(title=name, aspect="equal", xlim=(-edge, edge), ylim=(-edge, edge))
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.set_label("Paths from noise to data: " + ", ".join(paths))
     return figure
 

@@ -152,8 +152,8 @@ def path(solve, levels: Tensor, x: Tensor) -> Tensor:
 
 @plots.beside_expected("paths-by-steps")
 def _():
-    """Twelve points on their way from noise to the ring, by your Euler in 5, 10 and 200 steps"""
-    x, data = torch.randn(12, 2, dtype=torch.float64, generator=seeded(1)), ring.sample_data(400, seeded(2))
+    """Eight points on their way from noise to the ring, by your Euler in 5, 10 and 200 steps"""
+    x, data = torch.randn(8, 2, dtype=torch.float64, generator=seeded(1)), ring.sample_data(400, seeded(2))
     grids = {n: torch.linspace(-4, 4, n + 1, dtype=torch.float64) for n in (5, 10, 200)}
     return plots.point_paths({f"{n} steps": path(solve_ddim, grid, x) for n, grid in grids.items()}, data)
 

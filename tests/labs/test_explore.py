@@ -487,6 +487,14 @@ def test_a_still_puts_wide_pictures_in_rows_of_their_own():
     assert height == 24 + round((1280 - 72) / 2) + 24 + round(1232 * 8 / 35) + 24
 
 
+def test_a_still_breaks_its_row_of_numbers_where_the_paper_ends():
+    def ink(numbers):
+        paper = np.asarray(Image.open(BytesIO(still([sheet([[torch.zeros(1, 8, 8)]], "")], numbers))).convert("L"))
+        return paper, [len(paper), int((paper[:, 1280 - 24:] < 128).sum())]
+    (_, one), (_, three) = ink(["a number 0.123"]), ink([f"a rather long name of a number, the {k}th 0.123" for k in range(6)])
+    assert three[0] >= one[0] + 2 * 28 and three[1] == 0
+
+
 def test_the_colours_of_neighbouring_curves_can_be_told_apart_by_colour_blind_readers():
     # Machado et al. 2009, full severity, on linear RGB: protanopia and deuteranopia.
     views = {"full": np.eye(3),

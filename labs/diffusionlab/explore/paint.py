@@ -147,9 +147,12 @@ class Drawing:
         return Picture(_png(self.image), alt, self.caption, tuple(columns), drawn=True)
 
 
-def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> bytes:
-    """All pictures of a panel on one sheet of white paper, two in a row, as PNG; a wide or a lone one has a row of its own."""
-    margin = 24
+def still(pictures: Sequence[Picture], numbers: Sequence[str] = (), width: int = 1280) -> bytes:
+    """All pictures of a panel on one sheet of white paper, two in a row, as PNG; a wide or a lone one has a row of its own.
+
+    Below stand the numbers, as many in a line as fit.
+    """
+    margin, font = 24, _font(20)
     half, images, row = (width - 3 * margin) // 2, [], []
     for picture in pictures:
         w, h = Image.open(BytesIO(picture.png)).size
@@ -162,15 +165,22 @@ def still(pictures: Sequence[Picture], numbers: str = "", width: int = 1280) -> 
                 images.append(row)
                 row = []
     images = [each for each in [*images, row] if each]
-    height = sum(max(image.height for image in row) + margin for row in images) + margin + (44 if numbers else 0)
+    lines: list[str] = []
+    for number in numbers:
+        longer = f"{lines[-1]}     {number}" if lines else number
+        if lines and font.getlength(longer) <= width - 2 * margin:
+            lines[-1] = longer
+        else:
+            lines.append(number)
+    height = sum(max(image.height for image in row) + margin for row in images) + margin + 28 * len(lines) + (16 if lines else 0)
     paper = Image.new("RGB", (width, height), "white")
     y = margin
     for row in images:
         for i, image in enumerate(row):
             paper.paste(image, (margin + i * (half + margin), y))
         y += max(image.height for image in row) + margin
-    if numbers:
-        ImageDraw.Draw(paper).text((margin, y), numbers, "black", _font(20))
+    for i, line in enumerate(lines):
+        ImageDraw.Draw(paper).text((margin, y + 28 * i), line, "black", font)
     return _png(paper.quantize(256, dither=Image.Dither.NONE))
 
 

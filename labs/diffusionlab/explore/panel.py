@@ -121,7 +121,7 @@ class Panel:
 
     def still(self) -> bytes:
         """The panel's pictures as one PNG."""
-        return still([view.picture for view in self.views if view.picture], "     ".join(map(" ".join, self.numbers.items())))
+        return still([view.picture for view in self.views if view.picture], list(map(" ".join, self.numbers.items())))
 
     def _ipython_display_(self) -> None:
         if validating():  # nbgrader's Validate asks about the checks alone
