@@ -140,7 +140,7 @@ def failure(error: BaseException) -> dict:
     except Exception:
         message = ""
     return {"error": type(error).__name__[:100], "error.message": message.encode("utf-8", "replace").decode(),
-            "error.where": frame.tb_frame.f_code.co_name[:100] if frame else "",
+            "error.where": frame.tb_frame.f_code.co_qualname.rpartition("<locals>.")[2][:100] if frame else "",
             "error.line": getattr(error, "lineno", None)}
 
 

@@ -7,7 +7,6 @@ nothing but names, numbers and arrays, so they can be written to a file or sent 
 from __future__ import annotations
 
 import importlib
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,8 +84,10 @@ def _exception_name(expression, targets, made) -> str:
     except KeyboardInterrupt:  # somebody wants to stop
         raise
     except BaseException as error:  # which one it was is the answer
+        if not isinstance(error, NotImplementedError):
+            return _type_name(error)
         # A stub has no message; torch's own says what it cannot do.
-        return _type_name(error) + (" with a message" if isinstance(error, NotImplementedError) and error.args else "")
+        return _type_name(error) + (" with a message" if error.args else f" in {_where(error)}")
     return ""
 
 
@@ -115,13 +116,20 @@ def observe(expression, targets: Mapping[str, Any]) -> Observation:
     except KeyboardInterrupt:  # somebody wants to stop
         raise
     except BaseException as error:  # student code may raise anything, SystemExit too, and what it raised is the finding
-        frames = traceback.extract_tb(error.__traceback__)
-        seen = {"error": _type_name(error), "error.message": _message(error), "error.where": frames[-1].name if frames else ""}
+        seen = {"error": _type_name(error), "error.message": _message(error), "error.where": _where(error)}
     for node in nodes_of(expression):
         # Of importable recorders only: a student's class may have a method of that name.
         if ":" in node.what and callable(getattr(type(made.get(id(node))), "observed", None)):
             seen |= {f"network.{name}": value for name, value in made[id(node)].observed().items()}
     return seen | {"inputs": "changed" if inputs_changed(expression, made) else "kept"}
+
+
+def _where(error: BaseException) -> str:
+    """The innermost function, with its class."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame.tb_frame.f_code.co_qualname.rpartition("<locals>.")[2][:100] if frame else ""
 
 
 def _message(error: BaseException) -> str:

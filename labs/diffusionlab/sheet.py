@@ -4,13 +4,14 @@ sentences only; no code is stored."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from .asking import MISSING, Look, Observation, Part, alike, from_json, judge, observe, same, summarize, to_json
 
@@ -121,7 +122,8 @@ def judge_question(question: SheetQuestion, observations: Sequence[Observation],
 def _unwritten(seen: Observation) -> str | None:
     if seen["error"]:  # a stub has no message, torch's own has one
         return f"`{seen['error.where']}`" if seen["error"] == "NotImplementedError" and not seen["error.message"] else None
-    return "A method" if "NotImplementedError" in [value for value in seen.values() if isinstance(value, str)] else None
+    stubs = (re.fullmatch(r"NotImplementedError in ([\w.<>]+)", value) for value in seen.values() if isinstance(value, str))
+    return next((f"`{stub[1]}`" for stub in stubs if stub), None)
 
 
 def _answers_alike(part: Part, seen: Observation, answers: Mapping[str, object]) -> bool:

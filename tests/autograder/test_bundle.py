@@ -102,7 +102,7 @@ def test_validate_fails_an_unfilled_notebook_with_the_reason_and_passes_a_filled
     failed = validate(unpacked)["failed"]
     assert [cell["source"] for cell in failed[:3]] == ['check("mean", Average)', 'check("variance", Average)', 'check("largest", largest)']
     assert len(failed) == 4 and failed[3]["source"].startswith("## In your own words")
-    assert "`mean` is still to be written" in failed[0]["error"]
+    assert "`Average.mean` is still to be written" in failed[0]["error"]
 
     path = unpacked / "labs" / "tinylab" / "tinylab.ipynb"
     notebook, filled = nbformat.read(path, as_version=4), {cell.id: cell for cell in instructor_notebook(tinylab).cells}

@@ -118,7 +118,7 @@ def test_writing_into_an_input_is_seen():
 
 def test_what_a_method_raises_is_the_observation():
     seen = observe(ask(call("Doubler"), "fail", call("builtins:ValueError", "no such <b>thing</b>")), DOUBLER)
-    assert (seen["error"], seen["error.message"], seen["error.where"]) == ("ValueError", "no such <b>thing</b>", "fail")
+    assert (seen["error"], seen["error.message"], seen["error.where"]) == ("ValueError", "no such <b>thing</b>", "Doubler.fail")
     assert observe(call("Missing"), {})["error"] == "KeyError"
 
 

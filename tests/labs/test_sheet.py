@@ -90,7 +90,7 @@ def test_a_stub_is_not_a_mistake(asked):
 def test_a_stub_inside_an_attempt_is_found():
     part = Part("refused", 1, [attempt(ask(call("Square"), "area", -1.0))], (Look("value.0", "refused"),), {"error": "", "value.0": "ValueError"})
     asked = SheetQuestion("bad", "Bad input", 1, ("Square",), (), (part,), ())
-    assert judge_question(asked, look_at_all(asked.parts, square(unwritten))).unwritten == "A method"
+    assert judge_question(asked, look_at_all(asked.parts, square(unwritten))).unwritten == "`unwritten`"
 
 
 def test_what_torch_cannot_do_is_not_a_stub(asked):
