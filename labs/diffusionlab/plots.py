@@ -7,6 +7,7 @@ and Ito's, which colour-blind readers can tell apart; curves differ by marker an
 from __future__ import annotations
 
 import html
+import math
 import os
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,7 @@ def curves(named: Mapping[str, tuple], xlabel: str, ylabel: str, *, logx: bool =
         named: name -> (x values, y values).
         xlabel, ylabel: what the axes measure, with units.
         logx, logy: logarithmic axes.
-        floor: (mean, standard deviation) of a noise floor, drawn as a grey band.
+        floor: (mean, standard deviation) of a noise floor, drawn as a grey band of two deviations to each side.
         point_labels: name -> a short text at each point of that curve.
     """
     figure, axes = _axes(1, 1, height=3.8)
@@ -167,27 +168,32 @@ class Table:
     def __init__(self, records: Sequence[Mapping]):
         self.heads = [str(head) for head in records[0]]
         self.rows = [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in each.values()] for each in records]
+        # Numbers end where numbers end, and sentences begin where sentences begin.
+        self.wordy = [any(len(row[i]) > 30 for row in self.rows) for i in range(len(self.heads))]
 
     def _repr_html_(self) -> str:
         def line(cells, tag):
-            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+            styles = (' style="text-align:left"' if wordy else "" for wordy in self.wordy)
+            return "<tr>" + "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for cell, style in zip(cells, styles)) + "</tr>"
         body = "".join(line(row, "td") for row in self.rows)
         return f"<table><thead>{line(self.heads, 'th')}</thead><tbody>{body}</tbody></table>"
 
     def __repr__(self) -> str:
         widths = [max(map(len, column)) for column in zip(self.heads, *self.rows)]
         lines = [self.heads, *self.rows]
-        return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
+        return "\n".join("  ".join(cell.ljust(width) if wordy else cell.rjust(width)
+                                   for cell, width, wordy in zip(line, widths, self.wordy)).rstrip() for line in lines)
 
 
 # --- yours beside the expected --------------------------------------------------------------------------------------
 
-def beside_expected(name: str) -> Callable[[Callable[[], Figure | None]], None]:
+def beside_expected(name: str, *, bet: bool = False) -> Callable[[Callable[[], Figure | None]], None]:
     """Run the decorated function at once and show its figure beside the expected picture, `expected/<name>.png`.
 
     The function returns a Figure, or shows one. Its docstring describes the picture: it is the alternative text. Where a
     stub is still missing, an empty frame names the method to write; every other exception is the reader's to see. If the
-    environment variable DIFFUSIONLAB_EXPECTED names a folder, the figure is saved there as the new expected picture.
+    environment variable DIFFUSIONLAB_EXPECTED names a folder, the figure is saved there as the new expected picture. Where readers
+    are to `bet` first, the expected picture is shown beside theirs only.
     """
     def run(function: Callable[[], Figure | None]) -> None:
         if validating():
@@ -207,7 +213,7 @@ def beside_expected(name: str) -> Callable[[Callable[[], Figure | None]], None]:
                 (Path(folder) / f"{name}.png").write_bytes(png)
         expected = Path("expected") / f"{name}.png"
         frames = yours
-        if expected.is_file():
+        if expected.is_file() and not (bet and missing):
             frames += _frame("expected", _image(expected.read_bytes(), f"Expected: {caption}"))
         _display(f'<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">{frames}</div>'
                  f'<p style="margin:0.3em 0;font-size:90%">{html.escape(caption)}</p>',
@@ -285,7 +291,7 @@ def _display(as_html: str, as_text: str) -> None:
 
 
 def _frame(heading: str, content: str) -> str:
-    return ('<figure style="flex:1 1 340px;max-width:640px;margin:0">'
+    return ('<figure style="flex:1 1 480px;max-width:640px;margin:0">'
             f'<figcaption style="font-weight:600">{heading}</figcaption>{content}</figure>')
 
 
@@ -297,6 +303,12 @@ def _image(png: bytes, alt: str) -> str:
 def _note(missing: str, height: str = "9em") -> str:
     return (f'<div style="border:2px dashed #888;border-radius:6px;min-height:{height};display:flex;align-items:center;'
             f'justify-content:center;padding:1em"><span>still to be written: <code>{html.escape(missing)}</code></span></div>')
+
+
+def round_numbers(low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> list[float]:
+    """Such multiples of powers of ten, from below low to above high."""
+    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [m * 10.0**e for e in exponents for m in steps]
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
@@ -373,11 +385,17 @@ def _curves(ax: Axes, named, xlabel, ylabel, logx=False, logy=False, floor=None,
             ax.annotate(str(text), (px, py), xytext=(5, 5), textcoords="offset points", fontsize=8)
     if floor is not None:
         mean, std = floor
-        ax.axhspan(mean - std, mean + std, color="0.85", label="noise floor")
+        ax.axhspan(max(mean - 2 * std, mean / 10), mean + 2 * std, color="0.85", label="noise floor, two spreads to each side")
     ax.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if logx else "linear", yscale="log" if logy else "linear")
     if logx:  # the values themselves read better than powers of ten
         values = sorted({float(value) for x, _ in named.values() for value in x})
         ax.set_xticks(values, [f"{value:.3g}" for value in values])
         ax.xaxis.minorticks_off()
+    low, high = ax.get_ylim()
+    if logy and high < 200 * low:  # hardly two powers of ten would be marked
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if high < 8 * low else (1, 2, 5)
+        ticks = [tick for tick in round_numbers(low, high, steps) if low <= tick <= high]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.yaxis.minorticks_off()
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)

@@ -14,9 +14,9 @@
 # measure them, and make one of them fit for use.
 #
 # **When you are done you can**
-# - implement DDPM sampling whole, edges included;
-# - implement DDIM, with steps skipped over any schedule;
-# - rebuild the noise schedule on a subsequence of timesteps;
+# - implement DDPM sampling in full, down to the last step to clean data;
+# - implement DDIM, and step between any two noise levels;
+# - choose which timesteps to visit;
 # - dial the randomness of a sampler with eta, and say what the dial does;
 # - weigh speed against quality with measurements of your own;
 # - make a sampler fit for deployment: cached, batched, and polite about bad input.
@@ -83,18 +83,20 @@ print(f"{sum(p.numel() for p in model.parameters()):,} parameters on {model.devi
 # sevens, `model.condition(labels)` takes one label for each sample, and both are again called with `(x, t)`. A sampler need
 # not know the difference.
 #
-# **The schedule** holds three float64 tables of length $T$. One letter each, for the whole lab:
+# **The schedule** holds three float64 tables of length $T$. One letter each, for the whole lab, and for the noise:
 #
 # | in papers | here | in code | meaning |
 # |---|---|---|---|
 # | $\beta_t$ | $\beta_t$ | `schedule.betas[t]` | share of variance that step $t$ replaces by noise |
 # | $\alpha_t = 1-\beta_t$ | $a_t$ | `schedule.alphas[t]` | share that stays |
 # | $\bar\alpha_t = \prod_{i \le t} \alpha_i$ | $A_t$ | `schedule.alphas_cumprod[t]` | share of the image's variance that is left |
-# | $\epsilon$, $\epsilon_\theta$ | eps | `eps`, `predicted_noise` | the noise, and the model's guess at it |
+# | $\epsilon$, $\epsilon_\theta$ | $\epsilon$, $\hat\epsilon$ | `eps`, `predicted_noise` | the noise, and the model's guess at it |
+# | $z$ | $z$ | `noise` | fresh noise that a sampler adds |
 #
 # **Clean data is `s = -1`.** Timesteps run over $0, \dots, T-1$, and already $t = 0$ is a little noisy. Clean data comes
 # before it; we call it $s = -1$, with $A_{-1} = 1$. The table has no such row, and Python will not warn you: `table[-1]` is
-# its *last* entry.
+# its *last* entry. Two names stay as papers have them: $x_0$ is clean data, here level $-1$, and $x_T$ is the noise that a sampler
+# starts from, here at level $T-1$.
 
 # %%
 table = schedule.alphas_cumprod
@@ -134,6 +136,7 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 # | what | for |
 # |---|---|
 # | `standard_normal_like(x, generator)` | noise of the shape, dtype and device of `x` |
+# | `standard_normal(shape, device=..., generator=...)` | the same where there is no `x` yet |
 # | `starting_noise(shape, x_T, model, generator)` | the $x_T$ to start from: the given one, checked, or a fresh draw |
 # | `progress(steps, "DDPM")` | wrap a loop's range in it and get a progress bar when it takes long |
 # | `with count_calls() as calls:` | counts network calls: `calls.nfe`, and different timesteps: `calls.num_steps` |
@@ -145,10 +148,14 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 # |---|---|
 # | `check_images(x)` | floating-point tensors with a batch axis |
 # | `check_same_shape(x, noise)` | two tensors of one shape |
-# | `check_timestep(t, T)`, `check_jump(t, s, T)` | $t$ in $0..T-1$; and $s$ in $-1..t-1$ |
-# | `check_num_steps(n, T)`, `check_timesteps(steps, T)` | $n$ in $1..T$; a strictly falling list |
-# | `check_eta(eta)`, `check_sigma(sigma2, A_s)` | finite, not negative; $\sigma^2 \le 1 - A_s$ |
-# | `check_count(n, "batch_size")`, `check_shape(shape)` | whole numbers, 1 or larger |
+# | `check_timestep(t, T)` | an int $t$ in $0..T-1$ (a tensor is refused by `coefficient`, where it is used) |
+# | `check_jump(t, s, T)` | $t$ likewise, and $s$ in $-1..t-1$ |
+# | `check_num_steps(n, T)` | $n$ in $1..T$ |
+# | `check_timesteps(steps, T)` | a strictly falling list of timesteps |
+# | `check_eta(eta)` | finite, not negative |
+# | `check_sigma(sigma2, A_s)` | $\sigma^2 \le 1 - A_s$ |
+# | `check_count(n, "batch_size")` | a whole number, 1 or larger |
+# | `check_shape(shape)` | whole numbers, 1 or larger |
 # | `check_finite(x)` | no NaN, no infinity; once, at the end |
 #
 # Three points of this lab (`bad-input`, Part 5) ask that your methods refuse nonsense, so call the guards as you go. Each
@@ -213,11 +220,12 @@ def _():
 explore.forward(ForwardProcessImpl)
 
 # %% [markdown]
-# **Think.** Three schedules, one image, one noise. Each of them ends near $A = 0$ and begins near $A = 1$: how do they
-# spend their steps in between? On each, find the $t$ at which signal and noise are equally strong ($A_t = \tfrac12$). Which
-# schedule would you choose if most of what you see is decided while the digit is just readable?
+# **Think.** Three schedules, one image, one noise: linear (yours), scaled linear (Stable Diffusion's) and cosine (Nichol and Dhariwal
+# 2021). Each of them ends near $A = 0$ and begins near $A = 1$: how do they spend their steps in between? On each, find the $t$ at
+# which signal and noise are equally strong ($A_t = \tfrac12$, where the curve crosses the middle). Which schedule would you choose if
+# most of what you see is decided while the digit is just readable?
 #
-# At which $t$ can you no longer read the digit? Why do your eyes hold out longer than that?
+# At which $t$ can you no longer read the digit? Why is that so much later than $A_t = \tfrac12$?
 #
 # *In the margin: does the noise really win at $T-1$?* A sampler starts from $\mathcal N(0, I)$, while training data at
 # $T-1$ still carries the share $\sqrt{A_{T-1}}$ of the image. A published ECG model uses the same $\beta$ with $T = 200$:
@@ -234,7 +242,7 @@ for length in (1000, 200):
 #
 # **Idea.** All a sampler knows about digits comes through `model(x, t)`. So measure that first. Two errors are of interest:
 # that of the noise, which training made small, and that of the clean image that the noise implies, which is what you care
-# about. They are far from the same.
+# about. The two behave very differently.
 #
 # **Formula.** Solve the forward process for $x_0$: what one error is worth in terms of the other depends on the
 # signal-to-noise ratio alone.
@@ -283,8 +291,8 @@ def _():
     return TrainedModelAnalyzer(model, schedule).visualize_noise_predictions(x_clean[:1], [10, 200, 500, 900])
 
 # %% [markdown]
-# **Think.** At $t = 999$ the noise is predicted almost perfectly, and the clean image is hopeless. Both follow from one
-# line of algebra above. Which of the two would you show somebody who asks how good your model is at $t = 999$? And look at
+# **Think.** At $t = 999$ the noise is predicted almost perfectly, and the clean image is hopeless. The third formula above
+# says how both can be true. Which of the two would you show somebody who asks how good your model is at $t = 999$? And look at
 # $\hat x_0$ at $t = 900$: it is blurred, not wrong. Of what is it the mean?
 
 # %% [markdown]
@@ -309,8 +317,9 @@ def _():
 # **Steps.**
 # 1. `compute_posterior_mean`: guards, two coefficients, the formula, back to the dtype of `x_t`.
 # 2. `compute_posterior_variance`: `t` may be an int or a tensor; `torch.as_tensor` makes them alike. There is no image here
-#    to take a shape from, so index the tables yourself; they are on the CPU. Where `t` is 0, $A_{t-1}$ is 1 and no row of
-#    the table. Keep it in float64.
+#    to take a shape from, so index the tables yourself; they are on the CPU. Check each timestep first (`for each in
+#    index.reshape(-1).tolist()`): Python takes $-1$ for the last row. Where `t` is 0, $A_{t-1}$ is 1 and no row of the table.
+#    Keep it in float64.
 # 3. `ddpm_step`: ask the model with a LongTensor `[B]`, take the mean, add the *standard deviation* times the noise, except
 #    at $t = 0$.
 # 4. `sample`: start from `starting_noise(...)`, walk `t` from $T-1$ down to 0, pass `generator` on, collect copies if a
@@ -386,7 +395,7 @@ def _():
     """Eight clusters on a ring: the data, and what your DDPM sampler makes of noise with the exact model"""
     ring = analytic.GaussianMixture.ring(schedule)
     made = DDPMSampler(ring, schedule).sample((800, 2), generator=seeded(4))
-    return plots.points({"data": ring.sample_data(800, seeded(3)), "your samples": made})
+    return plots.points({"data": ring.sample_data(800, seeded(3)), "samples": made})
 
 # %% [markdown]
 # **Now the digits.** A thousand network calls; have a look at the formulas of Part 3 meanwhile.
@@ -413,11 +422,11 @@ def _():
     return plots.filmstrip(trajectory[[999 - t for t in shown], :4], [f"t = {t}" for t in shown])
 
 # %% [markdown]
-# **Think.** For most of the thousand steps there is hardly anything to see; then a digit appears within a few. Compare with
-# the curve of the clean image's error in Part 1. Which steps would you skip, if you could?
+# **Think.** For most of the thousand steps there is hardly anything to see; then, between $t = 400$ and $200$, a digit appears.
+# Compare with the curve of the clean image's error in Part 1. Which steps would you skip, if you could?
 #
 # *In the margin: two variances.* Ho et al. also used the larger $\beta_t$ in place of $\tilde\beta_t$, and found the two about
-# equally good over a thousand steps. The table in Part 4 has the larger one ahead there, and far behind as soon as steps are
+# equally good over a thousand steps. The table in Part 4 (under *What to conclude* of myth 4) has the larger one ahead there, and far behind as soon as steps are
 # skipped (the row of $\hat\sigma$).
 
 # %% [markdown]
@@ -441,7 +450,7 @@ def _():
 # with $\beta = 1 - A_t/A_s$.
 #
 # **Which timesteps?** Three usual answers, each $n$ different numbers in $0..T-1$, strictly falling; the last jump, to
-# $s = -1$, goes without saying:
+# $s = -1$, is implied:
 #
 # - `uniform`: evenly from $T-1$ to $0$, rounded;
 # - `trailing`: $\mathrm{round}(T - iT/n) - 1$ for $i = 0..n-1$: the top of each of $n$ equal pieces;
@@ -527,20 +536,20 @@ def _():
 
 # %% [markdown]
 # **See it move: the truth in view.** The prediction is exact here, so what is wrong comes from taking few steps. Grey is
-# where the points should be at that moment; below, their $x$ against its true density. How far apart the two are is given as a
-# number; beside it, how far as many points of the truth itself are, which is chance.
+# where the points should be at the noise level they have reached; below, their $x$ against its true density. On the left, $W_1$
+# (the Wasserstein distance) says how far the two are apart; *by chance*: how far 300 points drawn from the truth itself are.
 
 # %% tags=["demonstration"]
 explore.paths(DDIMSampler, DDPMSampler)
 
 # %% [markdown]
-# **Think.** Go to 5 steps and drag *time*: at which moment do $\eta = 0$ and $\eta = 1$ part from the truth, and is it the
+# **Think.** Go to 5 steps and drag *time*: at which of them do $\eta = 0$ and $\eta = 1$ part from the truth, and is it the
 # same one? Then 100 steps. Follow one bold path at $\eta = 0$ and at $\eta = 1$: each ends in a cluster, mostly not in the
 # same one. Why is the whole cloud right all the same, when one of the two forgets on the way where it came from?
 
 # %% [markdown]
 # **Is it DDPM at eta = 1?** On neighbouring timesteps the two samplers you wrote must agree to the last digits. This is the
-# best test there is: two formulas that look nothing alike, typed at different times.
+# best test there is: two formulas that look nothing alike.
 
 # %% tags=["demonstration"]
 @plots.when_written
@@ -555,9 +564,9 @@ def _():
     return plots.Table(records)
 
 # %% [markdown]
-# **A deterministic sampler is a code.** At $\eta = 0$ each starting noise stands for one image. So one can walk between two
-# images through the noise. Random vectors of this size all have nearly the same length; a straight line between two would
-# cut through the inside of that sphere, so we follow an arc.
+# **The noise is a code for the image.** At $\eta = 0$ each starting noise stands for one image. So one can walk between two
+# images through the noise. Random vectors of this size all have nearly the same length: they lie near a sphere. A straight line
+# between two would cut through its inside, so we follow an arc.
 
 # %% tags=["demonstration"]
 @plots.beside_expected("ddim-interpolation")
@@ -574,13 +583,14 @@ def _():
 #
 # ### Myth or measured? (1 of 5)
 #
-# > *"To make DDIM stochastic, take the deterministic step and add* $\eta\,\sigma\,z$ *on top."*
+# > *"To make DDIM stochastic, take the deterministic step and add* $\sigma z$ *on top."*
 #
 # **Bet first:** at $\eta = 1$ with 50 steps, by how much is the noise too strong at a typical step: not at all, by about a
 # tenth, or by half? And can you see it in the digits?
 #
 # The cell takes a single known $x_0$, so that the prediction is the true noise, and starts each step from a correct $x_t$.
-# The noise in $x_s$ is then compared with what belongs there, $\sqrt{1 - A_s}$.
+# The noise in $x_s$ is then compared with what belongs there, $\sqrt{1 - A_s}$. The last column starts no step afresh: it has what all
+# of them together lead to, at $s = 0$.
 
 # %% tags=["demonstration"]
 def handouts_step(sampler, x_t, t, s, z):
@@ -595,33 +605,38 @@ def handouts_step(sampler, x_t, t, s, z):
 def _():
     sampler = DDIMSampler(analytic.GaussianModel(schedule, mean=0.0, std=0.0), schedule)
     noise_level = (1 - schedule.alphas_cumprod).sqrt()
-    steps, ratios = sampler.create_timestep_schedule(50).tolist(), {"the handout's step": {}, "your step": {}}
-    for t, s in zip(steps, steps[1:]):
-        eps, z = torch.randn(2, 20_000, 1, dtype=torch.float64, generator=seeded(t))
-        x_t = noise_level[t] * eps
-        ratios["the handout's step"][s] = float(handouts_step(sampler, x_t, t, s, z).std() / noise_level[s])
-        ratios["your step"][s] = float(sampler.ddim_step(x_t, t, s, 1.0, noise=z).std() / noise_level[s])
-    return plots.Table([{"noise in x_s over what belongs there": name, "median": median(of.values()), "largest": max(of.values()),
-                         "at s =": max(of, key=of.get)} for name, of in ratios.items()])
+    ways = {"the handout's step": lambda x_t, t, s, z: handouts_step(sampler, x_t, t, s, z),
+            "your step": lambda x_t, t, s, z: sampler.ddim_step(x_t, t, s, 1.0, noise=z)}
+    steps, records = sampler.create_timestep_schedule(50).tolist(), []
+    for name, step in ways.items():
+        ratios, x = {}, noise_level[steps[0]] * torch.randn(20_000, 1, dtype=torch.float64, generator=seeded(0))
+        for t, s in zip(steps, steps[1:]):
+            eps, z, again = torch.randn(3, 20_000, 1, dtype=torch.float64, generator=seeded(t))
+            ratios[s] = float(step(noise_level[t] * eps, t, s, z).std() / noise_level[s])
+            x = step(x, t, s, again)
+        records.append({"noise in x_s over what belongs there": name, "median": median(ratios.values()), "largest": max(ratios.values()),
+                        "at s =": max(ratios, key=ratios.get), "after all steps": float(x.std() / noise_level[0])})
+    return plots.Table(records)
 
 
-@plots.beside_expected("myth-noise-on-top")
+@plots.beside_expected("myth-noise-on-top", bet=True)
 def _():
-    """Digits at eta = 1 in 50 steps: your step, and the handout's"""
+    """Digits at eta = 1 in 50 steps, with room made for the noise (your step) and with the noise on top (the handout's)"""
     sampler, shape = DDIMSampler(digits, schedule), (10, *model.sample_shape)
     x_T, source = standard_normal(shape, device=model.device, generator=seeded(9)), seeded(10)
     steps, x = sampler.create_timestep_schedule(50).tolist(), x_T
     for t, s in zip(steps, [*steps[1:], -1]):
         x = handouts_step(sampler, x, t, s, standard_normal_like(x, source))
     yours = sampler.sample(shape, 50, 1.0, x_T=x_T, generator=seeded(10))
-    return plots.image_grid(torch.cat([yours, x]), columns=10, rows=["yours", "handout"])
+    return plots.image_grid(torch.cat([yours, x]), columns=10, rows=["room made", "on top"])
 
 # %% [markdown]
 # <details><summary><b>What to conclude</b></summary>
 #
 # A myth. Variances add: old noise of variance $1 - A_s$ plus fresh noise of variance $\sigma^2$ is more than belongs there,
 # at every single step, and the model is then asked about images noisier than the $t$ it is told. It is worst on the
-# jump to $s = 0$, which takes away nearly all the noise there is. The budget $\sqrt{1 - A_s - \sigma^2}$ is what makes
+# jump to $s = 0$, which takes away nearly all the noise there is. And each excess is carried on into the next step: a tenth too
+# much at a time becomes several times too much in the end. The budget $\sqrt{1 - A_s - \sigma^2}$ is what makes
 # every $\eta$ arrive at the right noise level. It is also what makes $\eta = 1$ DDPM.
 # </details>
 #
@@ -644,7 +659,7 @@ def _():
         finished = sampler.ddim_step(x, 0, -1)
         records.append({"n": n, "noise left at the handout's end": float((x - x0).std()),
                         "in grey levels of 255": float((x - x0).std()) * 127.5,
-                        "after the jump to s = -1": f"{float((finished - x0).abs().max()):.0e}"})
+                        "largest error after the jump to s = -1": f"{float((finished - x0).abs().max()):.1g}"})
     return plots.Table(records)
 
 # %% [markdown]
@@ -656,7 +671,9 @@ def _():
 # last jump is implied, and `sample` makes exactly $n$ calls.
 # </details>
 #
-# **Three schedules, ten steps each.** *In the margin, two more errors in circulation:* a "quadratic" schedule written as
+# ### Three schedules, ten steps each
+#
+# *In the margin, two more errors in circulation:* a "quadratic" schedule written as
 # $T(1-(i/n)^2)$ starts at $t = T$, one past the end of the table, and is dense where the image is all noise. And "trailing"
 # is not denser at high $t$; it is uniform, counted down from $T-1$ (Lin et al. 2023).
 
@@ -670,7 +687,7 @@ def _():
 
 # %% [markdown]
 # **See it move: a schedule of your own.** The eight sliders say how densely your steps fall at each range of $t$. After your
-# first move the panel also takes all 1000 steps from the same starts, once; it can be stopped, and goes on where it was.
+# first move the panel also runs all 1000 steps from the same starts, once; you can stop it, and it resumes where it was.
 
 # %% tags=["demonstration"]
 explore.schedules(DDIMSampler)
@@ -686,13 +703,14 @@ explore.schedules(DDIMSampler)
 #
 # **Idea.** $\eta$ runs from 0, "no fresh noise", to 1, "as much as DDPM". To see what it does, and nothing else, start every
 # $\eta$ from the same $x_T$ and give it the same fresh noise: then only the dial differs. And since a network call on a
-# batch costs less than as many single calls, all $\eta$ can go through it together, as one batch.
+# batch costs less than one call for each sample, all $\eta$ can go through it together, as one batch.
 #
 # First a measure of how different the samples of a batch are: the mean over all pairs of the root-mean-square distance,
 #
 # $$D = \frac{2}{B(B-1)} \sum_{i<j} \sqrt{\tfrac1d \lVert x_i - x_j \rVert^2},\qquad d \text{ values in a sample.}$$
 #
-# The controller below uses it; its own check comes with the measurements of Part 4, under `benchmark`.
+# The controller below uses it; its own check comes with the measurements of Part 4, under `benchmark`. Until then, try it in a cell
+# of your own: `sample_diversity(torch.randn(50, 1, 28, 28))` should be about $\sqrt2$. Why?
 
 # %% reference="measure:sample_diversity"
 # (the function is taken from the reference)
@@ -703,11 +721,13 @@ explore.schedules(DDIMSampler)
 # `torch.pdist` gives the distances of all pairs of rows; flatten each sample to a row first.
 # </details>
 #
-# **Formula** for the controller, the same as inside `ddim_step`:
+# ### Every eta at once
+#
+# **Formula** for `compute_stochastic_variance`, the same as inside `ddim_step`:
 # $\sigma^2 = \eta^2\,\frac{1-A_s}{1-A_t}\left(1-\frac{A_t}{A_s}\right)$. It returns the *variance*, in float64.
 #
 # **Steps** for `analyze_eta_effects`: (1) one `x_T` of the given shape, repeated $E$ times to `[E*B, ...]`; (2) a table of
-# $\sigma^2$ `[E, num_steps]`; (3) in each step *one* network call for all (no check counts them; your clock will), and one
+# $\sigma^2$ `[E, num_steps]`; (3) in each step *one* network call for all, and one
 # fresh noise `[B, ...]`, repeated likewise; (4) each sample's own $\sigma$, of shape `[E*B, 1, ..., 1]`: `repeat_interleave` and `reshape`; (5) unfold to
 # `[E, B, ...]` and measure.
 
@@ -759,7 +779,7 @@ def _():
     """Diversity by eta, and the standard deviation of the fresh noise from step to step"""
     study = eta_study(12)
     real = images[labels == 2][:16]
-    diversity = {"your samples": (study["eta_values"], study["diversity"]),
+    diversity = {"samples": (study["eta_values"], study["diversity"]),
                  "real twos": ([0.0, 1.0], [sample_diversity(real)] * 2)}
     sigma = {f"eta = {eta:g}": (range(50), each) for eta, each in zip(study["eta_values"], study["sigma"])}
     return plots.curve_panels({"named": diversity, "xlabel": "eta", "ylabel": "diversity"},
@@ -776,9 +796,10 @@ def _():
 explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler)
 
 # %% [markdown]
-# **Think.** Turn $\eta$ up and watch the two curves: what one gives up, the other takes, and the sum stays on the grey band.
-# Now choose *noise on top*: by how much does the sum leave the band with 10 steps, with 100, with 1000? Does the handout's
-# error go away when you are patient? And what does guidance do to diversity?
+# **Think.** Turn $\eta$ up and watch the two curves: what one gives up, the other takes, and both together (the root of the sum of
+# their squares) stay on the grey band. Now choose *noise on top*: by how much does one step leave the band with 10 steps, with 100,
+# with 1000, and what comes of all of them, carried on? Does the handout's error go away when you are patient? And what does
+# *guidance* do to diversity? (It pushes towards the digit asked for; its formula is in *In colour*, at the end.)
 
 # %% [markdown]
 # ---
@@ -792,7 +813,7 @@ explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler)
 # is your own loop.
 #
 # **Steps** for `benchmark_samplers`: for each sampler, `synchronize()`, read the clock, run inside `count_calls()`,
-# `synchronize()`, read the clock again. A GPU returns before it is done; without the wait you would time the asking.
+# `synchronize()`, read the clock again. A GPU returns before it is done; without the wait you would time only the launch.
 
 # %% reference="measure:benchmark_samplers"
 # (the function is taken from the reference)
@@ -832,9 +853,11 @@ def speed() -> list[dict]:
     short = {"network alone": runtime.bare_loop(model, range(990, -1, -10))}
     short |= {f"DDIM-{count}": lambda shape, count=count: ddim.sample(shape, count) for count in (100, 50, 20, 10)}
     ddim.sample(shape, 5)  # the first calls of a network are slower; do not blame one sampler for it
-    rounds = [benchmark_samplers(short, shape) for _ in range(3)]  # turn and turn about, the middle one of three counts
+    rounds = [benchmark_samplers(short, shape) for _ in range(2)]  # turn and turn about, with the long run in between:
+    ddpm, = benchmark_samplers({"DDPM-1000": DDPMSampler(model, schedule).sample}, shape)
+    rounds.append(benchmark_samplers(short, shape))                # a slow moment hits all, and the middle one of three counts
     network, *ddims = [sorted(each, key=lambda record: record["seconds"])[1] for each in zip(*rounds)]
-    return [network, *benchmark_samplers({"DDPM-1000": DDPMSampler(model, schedule).sample}, shape), *ddims]
+    return [network, ddpm, *ddims]
 
 
 @plots.when_written
@@ -853,7 +876,8 @@ def _():
 # Measured. For these two samplers the work is the network's, one call a step; the ratio of steps comes close to the ratio
 # of times as long as the overhead per step is small beside a call. It stops being true with a costly start (loading,
 # compiling, text encoding), a step that waits for the GPU, a decoder at the end, or a network so small that the loop is
-# what you time. If an overhead in your table is negative, you see how exact a few runs on a busy machine are.
+# what you time. The same loop runs in every row of your table: if the overheads differ by more than a tenth of a call, or one is
+# negative, something else kept the machine busy. Run the cell again before you explain anything.
 # </details>
 #
 # ### Myth or measured? (4 of 5)
@@ -863,11 +887,12 @@ def _():
 # **Bet first:** from which number of steps on can you not tell the samples from those of 1000 DDPM steps?
 #
 # Eyes are poor judges of ten digits. The **Fréchet distance** compares two sets of images by mean and covariance of a
-# classifier's features. With few images it is far from 0 even for two sets of the same kind: that is its **noise floor**,
-# measured here on random disjoint sets of the reference, each with 20 of every digit as all sets here have. A distance
-# without $n$ and floor says nothing. Here $n = 200$ on both sides; the reference is made of samples of DDPM-1000 that come with the course, since making them takes too long in
-# class. All cells share starting noise and labels. The judge, a small classifier, also says how often it sees the digit
-# asked for.
+# classifier's features. With few images it is far from 0 even for two sets of the same kind. That is its **noise floor**,
+# measured here between random halves of the reference, with 20 of each digit on either side; a difference of less than twice its
+# spread shows nothing. A distance without $n$ and floor says nothing either. Here $n = 200$ on both sides; the reference is made
+# of samples of DDPM-1000 that come with the course, since making them takes too long in class. All cells share starting noise and
+# labels. The judge, a small classifier, also says how often it sees the digit asked for. (This is the longest cell of the lab. On a
+# CPU, write question 1 below meanwhile.)
 
 # %% tags=["demonstration"]
 judged = 200
@@ -908,10 +933,11 @@ print(f"n = {judged}, noise floor {floor[0]:.3g} +- {floor[1]:.2g}")
 
 @plots.when_written
 def _():
-    return plots.Table([quality(eta, steps) for eta, counts in measured.items() for steps in counts])
+    settings = [(eta, steps) for eta, counts in measured.items() for steps in counts]
+    return plots.Table([quality(eta, steps) for eta, steps in progress(settings, "settings")])
 
 
-@plots.beside_expected("quality-by-steps")
+@plots.beside_expected("quality-by-steps", bet=True)
 def _():
     """Fréchet distance to DDPM-1000 by number of steps, with the noise floor at this n"""
     named = {f"eta = {eta:g}": (counts, [quality(eta, steps)["Fréchet distance"] for steps in counts])
@@ -921,14 +947,16 @@ def _():
 # %% [markdown]
 # <details><summary><b>What to conclude</b></summary>
 #
-# A myth. Few steps cost quality; your curve says how much. Which $\eta$ is better depends on two forces. The noise in $x_t$
-# still carries what the blurred guess $\hat x_0$ leaves out. Fresh noise in its place throws that away, and with few steps
-# there is little chance to paint it again: pictures come out paler and smoother. That speaks against $\eta = 1$.
-# But fresh noise also replaces what the network got wrong earlier, which a deterministic path carries to its end: that speaks
-# for $\eta = 1$ with many steps, or with a weak network. (Mind the yardstick, too: DDPM-1000 is itself a sampler with
-# $\eta = 1$.) Where a curve meets the floor, these $n$ samples cannot show a difference, which is not the same as there being
-# none. The authors of DDIM, with 50,000 samples of CIFAR-10 (FID against real images, quadratic spacing; Song et al. 2021,
-# table 1), still see one at 100 steps:
+# A myth: with 5 steps both curves are far above the band. Be careful with the rest. Inside the band these $n$ samples cannot show a
+# difference, which is not the same as there being none; and where the two curves are less than twice the spread apart, neither $\eta$
+# has won. Mind the yardstick, too: DDPM-1000 is itself a sampler with $\eta = 1$.
+#
+# With more samples two forces show. The noise in $x_t$ still carries what the blurred guess $\hat x_0$ leaves out. Fresh noise in
+# its place throws that away, and with few steps there is little chance to paint it again: pictures come out paler and smoother.
+# That speaks against $\eta = 1$ with few steps. But fresh noise also replaces what the network got wrong earlier, which a
+# deterministic path carries to its end: that speaks for $\eta = 1$ with many steps, or with a weak network. The authors of DDIM,
+# with 50,000 samples of CIFAR-10 (FID against real images, quadratic spacing; Song et al. 2021, table 1), still see a difference at
+# 100 steps:
 #
 # | steps | 10 | 20 | 50 | 100 | 1000 |
 # |---|---|---|---|---|---|
@@ -946,7 +974,7 @@ def _():
 #
 # > *"DDIM needs less memory than DDPM, since it takes fewer steps."*
 #
-# **Bet first:** what doubles when you double the steps? The batch? What if you keep the trajectory?
+# **Bet first:** does memory double when you double the steps? When you double the batch? When you keep the trajectory?
 
 # %% tags=["demonstration"]
 @plots.when_written
@@ -973,7 +1001,9 @@ def _():
 # memory once taken is not always given back: read the table for what depends on what, not for the last digit.
 # </details>
 #
-# **Diversity by eta, again.** One curve is one draw of starting noise. Here is your study from three seeds.
+# ### Diversity by eta, again
+#
+# One curve is one draw of starting noise. Here is your study from three seeds.
 
 # %% tags=["demonstration"]
 @plots.when_written
@@ -987,22 +1017,8 @@ def _():
 # **Think.** Which is larger, the difference between rows or between columns? A difference that a seed can reverse is not
 # a finding.
 #
-# **Everything in one picture.** Wall time of a batch of 8 from your benchmark, quality from your 200 samples.
-
-# %% tags=["demonstration"]
-@plots.beside_expected("speed-quality")
-def _():
-    """The trade: wall time against Fréchet distance, DDIM at eta = 0, each point labelled with its steps"""
-    seconds = {each["num_steps"]: each["seconds"] for each in speed() if each["name"].startswith("DDIM")}
-    counts = sorted(seconds)
-    distances = [quality(0.0, count)["Fréchet distance"] for count in counts]
-    name = "DDIM, eta = 0"
-    return plots.curves({name: ([seconds[count] for count in counts], distances)}, "seconds for a batch of 8",
-                        f"Fréchet distance (n = {judged})", logx=True, logy=True, floor=floor, point_labels={name: counts})
-
-# %% [markdown]
-# **And the samples behind the numbers.** Your 200 samples at each setting, with the time that they took. Point at a
-# point, click it, or go there with the Tab key.
+# **Everything in one picture**, with the samples behind each point: your 200 at each setting, and the time that they took. Point
+# at a point, click it, or go there with the Tab key.
 
 # %% tags=["demonstration"]
 @plots.when_written
@@ -1022,9 +1038,10 @@ def _():
 #
 # 1. **Speed.** How much faster than DDPM-1000 were DDIM-50 and DDIM-10 in wall time, and how much by steps? Explain the
 #    difference, or its absence, from NFE, time per step and overhead. What would make it large?
-# 2. **Quality.** From which number of steps on can your samples at $\eta = 0$ not be told from DDPM-1000, and how do you
-#    know? What does that answer owe to $n$? What is different at $\eta = 1$, and why?
-# 3. **Decision.** You serve batches of 8 digits on this machine and may take at most a fiftieth of DDPM-1000's time. Choose
+# 2. **Quality.** Which of your distances at $\eta = 0$ can be told from DDPM-1000, if a difference of less than twice the floor's
+#    spread shows nothing? What would a larger $n$ change? Is any difference between $\eta = 0$ and $\eta = 1$, at equal steps, larger
+#    than that? Name a reason for which DDPM-1000 may be an unfair yardstick.
+# 3. **Decision.** You serve batches of 8 digits on this machine and may take at most a fortieth of DDPM-1000's time. Choose
 #    sampler, steps and $\eta$, and defend the choice by speed, quality, diversity and memory. When would you choose
 #    otherwise?
 
@@ -1035,11 +1052,11 @@ def _():
 #    overhead from the table (close to the ratio of steps since the network dominates), and names something that would break
 #    it: a small network, a start-up cost, a decoder, host synchronisation. A claim of "20 times" without a measurement
 #    earns nothing here.
-# 2. *1 point*: a step count that agrees with the pair's own curve, argued by the floor and its spread, and the remark that
-#    "not distinguishable at n = 200" is not "equal" (more samples lower the floor). *1 point*: what the pair's table shows
-#    at $\eta = 1$, with a reason that fits it: at few steps fresh noise has replaced detail that the old noise carried, and too
-#    few steps are left to paint it again; at many it replaces the network's earlier errors.
-# 3. *1 point*: a choice within the time limit (up to 20 steps), $\eta$ stated, quality taken from the table. *1 point*:
+# 2. *1 point*: an answer that agrees with the pair's own table, argued by floor and spread (as a rule 5 steps can be told and 10 or
+#    more cannot), and the remark that "not to be told apart at n = 200" is not "equal": more samples lower floor and spread. *1 point*:
+#    the differences between the two $\eta$ set against the same spread (as a rule none exceeds it), and a reason such as: DDPM-1000 is
+#    itself $\eta = 1$; it is no more than another sampler of the same network; real digits would be the fairer yardstick.
+# 3. *1 point*: a choice within the time limit (of those measured, up to 20 steps), $\eta$ stated, quality taken from the table. *1 point*:
 #    diversity and memory are used as measured (diversity by $\eta$ against its spread over seeds; memory depends on the
 #    batch, not on the steps), and a sensible case for another choice, such as $\eta > 0$ at many steps, or the larger
 #    budget of offline work.
@@ -1059,7 +1076,7 @@ def _():
 #
 # (put $\hat x_0$ into the step of Part 3 and collect terms).
 #
-# **Batches.** Memory follows the batch, you have measured it. So a thousand images are made some at a time, and each batch
+# **Batches.** Memory grows with the batch, as you measured. So a thousand images are made some at a time, and each batch
 # goes to the CPU before the next begins.
 #
 # **Steps.**
@@ -1112,11 +1129,12 @@ def _():
         ways = {"plain": lambda shape: ddim.sample(shape, 50),
                 "cached": lambda shape: optimizer.cached_noise_schedule_sampling(ddim, shape, 50)}
         ddim.sample(shape, 5)
-        # Turn and turn about: a slow moment of the machine then hits both. The middle one of five counts.
+        # Turn and turn about: a slow moment of the machine then hits both.
         rounds = [[1000 * each["seconds_per_step"] for each in benchmark_samplers(ways, shape)] for _ in range(5)]
         plain, cached = torch.tensor(rounds).median(dim=0).values.tolist()
+        gains = sorted(1 - cached / plain for plain, cached in rounds)
         records.append({"model": name, "plain, ms per step": plain, "cached, ms per step": cached,
-                        "gain": f"{1 - cached / plain:.0%}"})
+                        "gain, middle of five": f"{gains[2]:.0%}", "smallest": f"{gains[0]:.0%}", "largest": f"{gains[-1]:.0%}"})
     return plots.Table(records)
 
 
@@ -1128,6 +1146,9 @@ def _():
     return plots.image_grid(made, columns=10)
 
 # %% [markdown]
+# **Think.** In which row is the gain larger than its own spread from round to round? What do you wait for in the other, and what would
+# you have to make faster?
+#
 # **Bad input.** Each of these should be refused with one sentence that says what is wrong. What comes back as a result, or
 # as an error deep inside PyTorch, is a guard still missing.
 
@@ -1200,7 +1221,7 @@ def _():
 # should it refuse rather than deliver?
 #
 # **If there is time**, in a cell of your own: push the digits harder with guidance, `model.condition(7, guidance=3.0)`, and
-# see with `sample_diversity` and `metrics.conditional_accuracy` what it buys and what it costs. Its formula stands below.
+# see with `sample_diversity` and `metrics.conditional_accuracy` what it buys and what it costs. Its formula is in the next section.
 
 # %% [markdown] question="code-quality" optional=true
 # **Code quality** (2 points). Your class cells are read by a person. Nothing to write is needed; if you are proud of a
@@ -1220,8 +1241,8 @@ def _():
 #
 # **Idea.** Nothing that you wrote knows what a digit is. A sampler sees a shape, a schedule and a network; change the network,
 # and the same lines draw something else. This one learned from CIFAR-10: photographs of 32 x 32 pixels in ten classes. They are
-# much harder than digits, and the network is small; how long it was trained, and how good it is, its model card says
-# (`data/checkpoints/cifar10-unet.md`). So here you meet what you will often meet outside: a network that is not quite good enough.
+# much harder than digits, and the network is small; its model card (`data/checkpoints/cifar10-unet.md`) says how long it was trained
+# and how good it is. So here you meet what you will often meet outside: a network that is not quite good enough.
 #
 # **Formula.** What helps such a network is *guidance* (Ho and Salimans 2022). It was trained to predict the noise with the label
 # and without it; the difference of the two says what the label changes, and we go further that way, $w$ times as far:
@@ -1230,7 +1251,7 @@ def _():
 #
 # $w = 1$ is the plain prediction for the label. Your sampler does not notice: `photographs.condition(labels, guidance=w)` is once more
 # a model called with `(x, t)`; for any other $w$ its calls cost twice as much. **Bet first:** which $w$ would you ship, and what will it
-# cost besides time? (The cell takes half a minute on a CPU.)
+# cost besides time? (On a CPU the cell takes a while.)
 
 # %% tags=["demonstration"]
 photographs, strengths = load_pretrained("cifar10"), (1.0, 2.0, 4.0)
@@ -1245,7 +1266,7 @@ def in_colour(guidance: float) -> Tensor:
     return DDIMSampler(photographs.condition(wanted, guidance), schedule).sample(shape, 25, x_T=x_T)
 
 
-@plots.beside_expected("photographs")
+@plots.beside_expected("photographs", bet=True)
 def _():
     """Ten starting noises, one for each class, led to photographs at three strengths of guidance (DDIM, eta = 0, 25 steps)"""
     made = torch.cat([in_colour(guidance)[:10] for guidance in strengths])
@@ -1267,9 +1288,8 @@ def _():
     return plots.Table(records)
 
 # %% [markdown]
-# **Think.** Can the judge be trusted? It may agree with more of your samples than it is right about among real photographs; find a picture
-# that has the right colours for its class and nothing else. Does diversity change by more than chance would change it? And what do you
-# see where pixels leave the range?
+# **Think.** Can the judge be trusted? It may score your samples higher than real photographs. How can that be? Find a picture that has
+# the right colours for its class and nothing else. And what do you see where pixels leave the range?
 #
 # Which faults of these pictures are your sampler's, and which are the network's? One experiment tells them apart: what would you change,
 # and what would you leave alone?
@@ -1285,11 +1305,11 @@ explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler,
 # ---
 # # Hand in
 #
-# 1. *Kernel → Restart Kernel and Run All Cells*: what counts is what the notebook does from a fresh start.
+# 1. *Kernel → Restart Kernel and Run All Cells*: what counts is what the notebook does from a fresh start. (Time for a break, on a CPU.)
 # 2. Look at the points under each check once more, and fill in your names at the top and your analysis in Part 4.
-# 3. Save the notebook. Then, in a terminal in this folder, `python -m diffusionlab.handin`, or in a cell of your own
-#    `from diffusionlab.handin import hand_in; hand_in()`. It writes one file and prints a receipt. Upload the file and keep
-#    the receipt.
+# 3. Save the notebook. Then, in a terminal in the course's folder, `make handin` (on Windows `.venv\Scripts\python -m
+#    diffusionlab.handin`), or in a cell of your own `from diffusionlab.handin import hand_in; hand_in()`. It writes one file and
+#    prints a receipt. Upload the file and keep the receipt.
 #
 # **What comes next.** DDIM at $\eta = 0$ is Euler's method on a differential equation, in disguise. Lab 6 replaces Euler by
 # better solvers. *In the margin, the last error in circulation:* Heun's method does not "halve the error"; it raises the
@@ -1300,4 +1320,5 @@ explore.eta(DDIMSampler, StochasticityController, sample_diversity, DDPMSampler,
 # *Sources.* Ho, Jain, Abbeel 2020, "Denoising Diffusion Probabilistic Models" · Song, Meng, Ermon 2021, "Denoising
 # Diffusion Implicit Models" · Lin, Liu, Li, Yang 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed" · Ho
 # and Salimans 2022, "Classifier-Free Diffusion Guidance" · Heusel et al. 2017, "GANs Trained by a Two Time-Scale Update
-# Rule Converge to a Local Nash Equilibrium" (the Fréchet distance) · MNIST: LeCun, Cortes, Burges.
+# Rule Converge to a Local Nash Equilibrium" (the Fréchet distance) · Nichol and Dhariwal 2021, "Improved Denoising Diffusion
+# Probabilistic Models" (the cosine schedule) · MNIST: LeCun, Cortes, Burges · CIFAR-10: Krizhevsky 2009.

@@ -957,9 +957,9 @@ check("solver-bad-input", solve_ddim, measured_order, solve_heun, solve_dpm1, so
 #
 # 1. *Kernel → Restart Kernel and Run All Cells*: what counts is what the notebook does from a fresh start.
 # 2. Look at the points under each check once more, and fill in your names at the top and your analysis in Part 5.
-# 3. Save the notebook. Then, in a terminal that JupyterLab opens in this folder, `python -m diffusionlab.handin`, or in a cell of your own
-#    `from diffusionlab.handin import hand_in; hand_in()`. It writes one file and prints a receipt. Upload the file and
-#    keep the receipt.
+# 3. Save the notebook. Then, in a cell of your own, `from diffusionlab.handin import hand_in; hand_in()`; or, in a terminal in the
+#    course's folder, `make handin` (on Windows `.venv\Scripts\python -m diffusionlab.handin`). It writes one file and prints a
+#    receipt. Upload the file and keep the receipt.
 #
 # **What comes next.** No solver gets below a handful of calls: somewhere between ten and one the path bends too much
 # for any formula that looks at it a few times. Going on means training again, so that the network itself takes longer

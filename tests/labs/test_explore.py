@@ -155,10 +155,12 @@ def test_the_handouts_step_shows_too_much_noise_and_the_right_one_does_not():
     panel = dial(StochasticityController)
     panel.eta.value = 1.0
     assert panel.wait(120) and panel.numbers["noise / what belongs there"] == "1.00×, at most 1.00×"
+    assert panel.numbers["the same, carried on to the last"] == "1.00×"
     panel.sampler.value = HANDOUT
     assert panel.wait(120)
     median, largest = map(float, re.findall(r"[\d.]+", panel.numbers["noise / what belongs there"]))
     assert 1.1 <= median < largest < 1.5
+    assert float(panel.numbers["the same, carried on to the last"].rstrip("×")) > largest  # each excess is carried on
 
 
 def test_the_handouts_step_at_eta_0_is_the_right_one():
@@ -331,6 +333,18 @@ def test_scrubbing_through_time_shows_no_state_of_the_future_and_needs_no_new_sa
     assert panel.numbers["t"] == "99" and panel.picture.picture.png != last.png
     panel.time.value = 40
     assert panel.picture.picture is last and panel.numbers["t"] == "clean"
+
+
+def test_points_between_two_steps_are_held_to_the_truth_at_their_own_noise_level():
+    panel = explore.paths(DDIMSampler, model=GaussianMixture.ring(SHORT), schedule=SHORT)
+    panel.steps.value, panel.time.value = 3, 5
+    panel.refresh()
+    assert panel.wait(120)
+    first = panel.numbers["W₁ to truth, DDIM, η = 0"]
+    assert first.endswith(" at t = 99") and panel.numbers["t"] != "99"
+    panel.time.value = 8  # the points stand where they stood, and so does the truth
+    assert panel.wait(120)
+    assert panel.numbers["W₁ to truth, DDIM, η = 0"] == first
 
 
 @pytest.mark.parametrize("density, num_steps, num_timesteps", [([1] * 8, 10, 1000), ([0] * 8, 5, 100), ([0, 0, 0, 0, 0, 0, 0, 9], 50, 100),

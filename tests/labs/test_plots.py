@@ -111,9 +111,18 @@ def test_curves_differ_by_more_than_color():
     assert len(styles) == 4 and [text.get_text() for text in ax.get_legend().get_texts()] == list("abcd")
 
 
-def test_the_noise_floor_is_a_band_of_one_standard_deviation():
+def test_the_noise_floor_is_a_band_of_two_standard_deviations_to_each_side():
     ax = plots.curves({"a": ([1, 2], [5.0, 6.0])}, "x", "y", floor=(2.0, 0.5)).axes[0]
-    assert (ax.patches[0].get_y(), ax.patches[0].get_height()) == (1.5, 1.0)
+    assert (ax.patches[0].get_y(), ax.patches[0].get_height()) == (1.0, 2.0)
+
+
+def test_a_logarithmic_axis_of_few_powers_of_ten_has_round_numbers():
+    ax = plots.curves({"a": ([1, 2], [55.0, 124.0])}, "x", "y", logy=True).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["60", "80", "100"]
+    ax = plots.curves({"a": ([1, 2], [5.0, 124.0])}, "x", "y", logy=True).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["5", "10", "20", "50", "100"]
+    wide = plots.curves({"a": ([1, 2], [1e-6, 1.0])}, "x", "y", logy=True).axes[0]
+    assert len(wide.get_yticks()) > 3
 
 
 def test_a_logarithmic_axis_is_labelled_with_the_values_themselves():

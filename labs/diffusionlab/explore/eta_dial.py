@@ -131,7 +131,8 @@ class EtaDial(Panel):
         self.show_numbers({"diversity": result["diversity"], "network calls (NFE)": str(result["calls"]),
                            "seconds": f"{result['seconds']:.2f}",
                            "ms a call": f"{1000 * result['seconds'] / max(result['calls'], 1):.1f}",
-                           "noise / what belongs there": result.get("excess", "")})
+                           "noise / what belongs there": result.get("excess", ""),
+                           "the same, carried on to the last": result.get("carried", "")})
 
     # --- the sweep --------------------------------------------------------------------------------------------------
 
@@ -216,6 +217,18 @@ def noise_on_top(sampler, shape, timesteps: Sequence[int], sigma: np.ndarray, ge
     return x
 
 
+def carried(direction, sigma, belongs) -> float:
+    """The noise over what belongs there after the last step with noise left, where each step starts from what the one before has made.
+
+    The model is told the level, not the excess: it scales the noise that it finds by what belongs there.
+    """
+    excess = 1.0
+    for old, fresh, right in zip(direction, sigma, belongs):
+        if right > 0:
+            excess = float(np.hypot(excess * old, fresh) / right)
+    return excess
+
+
 def mixture_chart(schedule: NoiseSchedule, timesteps: Sequence[int], direction, sigma, run: Run) -> tuple[Picture, dict]:
     """Old noise, fresh noise and both together after each step, beside what belongs there; and how far that is off."""
     run.check()
@@ -234,6 +247,6 @@ def mixture_chart(schedule: NoiseSchedule, timesteps: Sequence[int], direction, 
     ax.legend(fontsize=8, frameon=False, ncols=2, loc="lower left")
     ratio = together[belongs > 0] / belongs[belongs > 0]
     words = f"{np.median(ratio):.2f}×, at most {ratio.max():.2f}×" if len(ratio) else ""
-    picture = chart(figure, "Noise in x after each step: old noise, fresh noise, both together, and what belongs there. "
-                    f"Together it is {words or 'none'}.", "The noise in x after each step, read off your ddim_step")
-    return picture, {"excess": words}
+    picture = chart(figure, "Noise after one step from a correct x: old noise, fresh noise, both together, and what belongs there. "
+                    f"Together it is {words or 'none'}.", "The noise after one step from a correct x, read off your ddim_step")
+    return picture, {"excess": words, "carried": f"{carried(direction, sigma, belongs):.2f}×" if len(ratio) else ""}

@@ -94,23 +94,34 @@ class Paths(Panel):
         run.check()
         # Finer near the data, where most happens.
         tau = round((self.schedule.num_timesteps - 1) * (1 - frame / _FRAMES) ** 2) if frame < _FRAMES else -1
-        A = float(self.schedule.alphas_cumprod[tau]) if tau >= 0 else 1.0
-        truth = (A**0.5 * self._data + (1 - A) ** 0.5 * self._noise).numpy()
         numbers, drawing = {"t": "clean" if tau < 0 else str(tau)}, self._drawing(len(keys))
         drawing.clear()
         for panel, (name, key) in enumerate(keys.items()):
             levels, way = self.memory.get(key)[:2]
             # The last state that is not ahead of the time shown; before the first timestep, the start.
             now = max(int((levels >= tau).sum()) - 1, 0)
+            # The truth at the noise level that the points have: between two steps it is ahead of them, however right they are.
+            own, A = int(levels[now]), self._share_left(levels[now])
+            truth = self._mixed(self._data, self._noise, A)
             self._draw_paths(drawing, panel, truth, way[:now + 1])
             self._draw_density(drawing, len(keys) + panel, way[now][:, 0], A, _COLORS[panel])
-            numbers[f"W₁ to truth, {name}"] = f"{wasserstein_distance(way[now][:, 0], truth[:, 0]):.3f}"
-        others = (A**0.5 * self._others + (1 - A) ** 0.5 * self._others_noise).reshape(-1, _POINTS).numpy()
+            numbers[f"W₁ to truth, {name}"] = f"{wasserstein_distance(way[now][:, 0], truth[:, 0]):.3f}" + (
+                f" at t = {own}" if own != tau else "")
+        A = self._share_left(tau)
+        truth = self._mixed(self._data, self._noise, A)
+        others = self._mixed(self._others, self._others_noise, A).reshape(-1, _POINTS)
         by_chance = np.array([wasserstein_distance(each, truth[:, 0]) for each in others])
         numbers["W₁ to truth, by chance"] = f"{by_chance.mean():.3f} ± {by_chance.std():.3f}"
         alt = (f"Paths of {_POINTS} points, and the distribution of their x at t = {numbers['t']}, for {', '.join(keys)}; "
                "the truth in grey.")
         return {"picture": drawing.picture(alt, list(keys)), "numbers": numbers}
+
+    def _share_left(self, t: int) -> float:
+        return float(self.schedule.alphas_cumprod[t]) if t >= 0 else 1.0
+
+    def _mixed(self, data: torch.Tensor, noise: torch.Tensor, A: float) -> np.ndarray:
+        """Data with noise, where the share A of the data's variance is left."""
+        return (A**0.5 * data + (1 - A) ** 0.5 * noise).numpy()
 
     def _drawing(self, count: int) -> Drawing:
         """The empty axes for so many samplers: paths above, the density of x below. Drawn once."""

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 
 import ipywidgets as widgets
-import numpy as np
 
-from ..plots import validating
+from ..plots import round_numbers, validating
 from .paint import BLUE, COLORS, VERMILION, Drawing, Picture, axes, sheet, still
 from .panel import head, show_live, show_still
 
@@ -98,8 +97,8 @@ class SpeedQuality:
                 ax.annotate(str(point["steps"]), (point["seconds"], point["distance"]), xytext=(9, 8), textcoords="offset points",
                             fontsize=9)
         if floor is not None:
-            ax.axhspan(max(floor[0] - floor[1], 1e-12), floor[0] + floor[1], color="0.5", alpha=0.25, linewidth=0,
-                       label="noise floor")
+            ax.axhspan(max(floor[0] - 2 * floor[1], floor[0] / 10), floor[0] + 2 * floor[1], color="0.5", alpha=0.25, linewidth=0,
+                       label="noise floor, two spreads to each side")
         ax.set(xscale="log", yscale="log")
         ax.set_xlabel(xlabel, fontsize=9)
         ax.set_ylabel(ylabel, fontsize=9)
@@ -119,6 +118,4 @@ class SpeedQuality:
 
 def nice_ticks(values: Sequence[float]) -> list[float]:
     """1, 2 and 5 times powers of ten that lie among the values, or just around them."""
-    low, high = np.log10(min(values)), np.log10(max(values))
-    ticks = [m * 10.0**e for e in range(int(np.floor(low)), int(np.ceil(high)) + 1) for m in (1, 2, 5)]
-    return [tick for tick in ticks if min(values) / 1.6 <= tick <= 1.6 * max(values)]
+    return [tick for tick in round_numbers(min(values), max(values)) if min(values) / 1.6 <= tick <= 1.6 * max(values)]

@@ -18,7 +18,7 @@ from .watched import Watched
 from .work import Run
 
 KINDS, OWN = ("uniform", "trailing", "quadratic"), "your own"
-_COLORS = (BLUE, GREEN, VERMILION, PURPLE)
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE)
 _SAMPLES, _BANDS = 6, 8
 
 
