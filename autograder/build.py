@@ -19,7 +19,7 @@ from nbgrader.preprocessors import CheckCellMetadata, ClearOutput, ClearSolution
 from .course import Lab, Refusal
 
 ANSWER_STUB = "*Your answer:*"
-NO_MODEL_ANSWER = f"### BEGIN SOLUTION\n{ANSWER_STUB}\n### END SOLUTION"
+NO_MODEL_ANSWER = f"<!-- ### BEGIN SOLUTION -->\n{ANSWER_STUB}\n<!-- ### END SOLUTION -->"
 
 # What stands in the place of a solution.
 CLEAR = {"code_stub": {"python": "# TODO\nraise NotImplementedError"}, "text_stub": ANSWER_STUB}

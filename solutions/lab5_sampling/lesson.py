@@ -176,8 +176,12 @@ print("first row of image 3:   wrong", wrong[3, 0, 0].tolist(), "   right", righ
 #
 # The squares of the two coefficients add up to 1: data of variance 1 keeps variance 1.
 #
-# **Steps** for `add_noise`: (1) guard the images; (2) draw the noise if none was given; (3) look $A_t$ up with
-# `coefficient`, since `t` may be an int or a tensor; (4) mix; (5) cast to the dtype of `x_start`.
+# **Steps** for `add_noise`:
+# 1. guard the images;
+# 2. draw the noise if none was given;
+# 3. look $A_t$ up with `coefficient`, since `t` may be an int or a tensor;
+# 4. mix, and cast to the dtype of `x_start`.
+#
 # `demonstrate_forward_trajectory` draws *one* noise and uses it at every level; otherwise you would see the noise flicker
 # instead of grow.
 
@@ -250,9 +254,13 @@ for length in (1000, 200):
 # $$\hat x_0 = \frac{x_t - \sqrt{1-A_t}\,\hat\epsilon}{\sqrt{A_t}}, \qquad \mathrm{SNR}_t = \frac{A_t}{1-A_t},
 # \qquad \hat x_0 - x_0 = -\frac{\hat\epsilon - \epsilon}{\sqrt{\mathrm{SNR}_t}}$$
 #
-# **Steps** for `analyze_noise_prediction_quality`: (1) one noise for all levels; (2) for each `t`: noisy images by your own
-# forward process, the prediction (`torch.full((B,), t)` on the device of the images), the $\hat x_0$ it implies, both mean
-# squared errors in float64; (3) a dict as the docstring says. `visualize_noise_predictions` is provided.
+# **Steps** for `analyze_noise_prediction_quality`:
+# 1. one noise for all levels;
+# 2. for each `t`: noisy images by your own forward process, the prediction (`torch.full((B,), t)` on the device of the images), the
+#    $\hat x_0$ it implies, both mean squared errors in float64;
+# 3. a dict as the docstring says.
+#
+# `visualize_noise_predictions` is provided.
 
 # %% reference="analyzer:TrainedModelAnalyzer"
 # (the class is taken from the reference)
@@ -726,10 +734,12 @@ explore.schedules(DDIMSampler)
 # **Formula** for `compute_stochastic_variance`, the same as inside `ddim_step`:
 # $\sigma^2 = \eta^2\,\frac{1-A_s}{1-A_t}\left(1-\frac{A_t}{A_s}\right)$. It returns the *variance*, in float64.
 #
-# **Steps** for `analyze_eta_effects`: (1) one `x_T` of the given shape, repeated $E$ times to `[E*B, ...]`; (2) a table of
-# $\sigma^2$ `[E, num_steps]`; (3) in each step *one* network call for all, and one
-# fresh noise `[B, ...]`, repeated likewise; (4) each sample's own $\sigma$, of shape `[E*B, 1, ..., 1]`: `repeat_interleave` and `reshape`; (5) unfold to
-# `[E, B, ...]` and measure.
+# **Steps** for `analyze_eta_effects`:
+# 1. one `x_T` of the given shape, repeated $E$ times to `[E*B, ...]`;
+# 2. a table of $\sigma^2$ `[E, num_steps]`;
+# 3. in each step *one* network call for all, and one fresh noise `[B, ...]`, repeated likewise;
+# 4. each sample's own $\sigma$, of shape `[E*B, 1, ..., 1]`: `repeat_interleave` and `reshape`;
+# 5. unfold to `[E, B, ...]` and measure.
 
 # %% reference="stochasticity:StochasticityController"
 # (the class is taken from the reference)

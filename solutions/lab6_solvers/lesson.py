@@ -120,9 +120,12 @@ for t, lam in zip([999, 700, 400, 100, "clean"], levels.tolist()):
 #
 # the *probability-flow* equation (Song et al. 2021). DDIM was a solver all along, the simplest there is.
 #
-# **Steps** for `solve_ddim`: (1) guards for `x` and `levels`; (2) for each pair of neighbouring levels ask `denoise`
-# once; (3) tell the callback, and return `x0` if it says True; (4) Euler's step in $y$, and back to $x$; (5)
-# `check_finite` at the end. Use `levels.tolist()`: plain numbers leave the dtype of `x` alone.
+# **Steps** for `solve_ddim`:
+# 1. guards for `x` and `levels`;
+# 2. for each pair of neighbouring levels ask `denoise` once (`levels.tolist()`: plain numbers leave the dtype of `x` alone);
+# 3. tell the callback, and return `x0` if it says True;
+# 4. Euler's step in $y$, and back to $x$;
+# 5. `check_finite` at the end.
 
 # %% reference="euler:solve_ddim"
 # (the function is taken from the reference)
@@ -534,10 +537,12 @@ def _():
 # **Formula.** A step half as long has a quarter of the error, so that $\sqrt e$ adds up along the way as length does.
 # Cut the sum of $\sqrt e$ over the grid into $n$ equal parts, and put the levels at the cuts.
 #
-# **Steps** for `adaptive_levels`: (1) walk the grid with Heun's result, noting $\sqrt e$ for each interval ($e$: the root
-# mean square, over all of `x`, of $x$ after Heun's step minus $x$ after Euler's, that is $\alpha_\text{next}$ times the
-# difference in $y$); (2) the running sum; (3) the places where it reaches $0, \frac1n, \frac2n, \dots$
-# of the whole, interpolated inside an interval; (4) the two ends exactly. Where no error is seen at all, space evenly.
+# **Steps** for `adaptive_levels`:
+# 1. walk the grid with Heun's result, noting $\sqrt e$ for each interval ($e$: the root mean square, over all of `x`, of $x$ after
+#    Heun's step minus $x$ after Euler's, that is $\alpha_\text{next}$ times the difference in $y$);
+# 2. the running sum;
+# 3. the places where it reaches $0, \frac1n, \frac2n, \dots$ of the whole, interpolated inside an interval;
+# 4. the two ends exactly. Where no error is seen at all, space evenly.
 
 # %% reference="spacing:adaptive_levels"
 # (the function is taken from the reference)
