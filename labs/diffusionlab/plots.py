@@ -105,7 +105,7 @@ def point_paths(paths: Mapping[str, Tensor], data: Tensor) -> Figure:
     """
     figure, axes = _axes(1, len(paths), height=_WIDTH / max(len(paths), 2) + 0.45)
     arrays = {name: _numpy(path) for name, path in paths.items()}
-    edge = 1.05 * max(np.abs(each).max() for each in (*arrays.values(), _numpy(data)))
+    edge = 1.05 * max(np.abs(each).max() for each in (*arrays.values(), _numpy(data))) or 1.0
     for ax, (name, path), color in zip(axes[0], arrays.items(), COLORS):
         ax.scatter(*_numpy(data).T, s=3, color="0.8", linewidths=0)
         ax.plot(path[..., 0], path[..., 1], color=color, linewidth=0.6, alpha=0.6, marker="." if len(path) <= 30 else None, markersize=3)

@@ -40,7 +40,7 @@ def test_the_unfilled_notebook_gets_none_and_is_told_what_to_write(classroom):
     result = classroom.grade(classroom.lab.student_notebook.read_bytes())
     assert result.score == 0 and result.status == "graded"
     assert [each.verdict for each in result.questions] == ["unwritten"] * 3 + ["manual"]
-    assert question(result, "variance").message == "`variance` is still to be written."
+    assert question(result, "variance").message == "`Average.variance` is still to be written."
 
 
 @pytest.mark.parametrize("mean", [

@@ -59,7 +59,7 @@ def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for
     monkeypatch.setattr(quality, "record", lambda *arguments: written.append(arguments) or "page")
     table = ("--data", "cifar10", "--samples", 20, "--long", 0, "--bf16", "--compile", "--device", "cpu")
     run(quality, monkeypatch, *table)
-    *_, (_, part, data, _, result) = written
+    *_, (_, part, data, result) = written
     assert (part, data, len(result["cells"])) == ("quality", "cifar10", 2) and len(result["network"]) == 12
     assert result["bf16"] and result["command"].endswith('--compile --device cpu"') and compiled == [(125, True)]
 
