@@ -227,7 +227,7 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def cell(text: str) -> str:
+def csv_field(text: str) -> str:
     """A text for a CSV file, so that no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 

@@ -20,7 +20,7 @@ from nbgrader.plugins import ExtractorPlugin, FileNameCollectorPlugin
 from traitlets import Any, Unicode
 from traitlets.config import Config
 
-from .classroom import cell, printable, read_csv, write_text
+from .classroom import csv_field, printable, read_csv, write_text
 from .course import Lab, Refusal
 from .gradebook import quiet
 
@@ -221,7 +221,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def _write_names(path: Path, found: dict[str, HandIn]) -> None:
     """Who the numbers are, in the form of a roster; earlier collections' people stay."""
     names = {row["student_id"]: row.get("last_name", "") for row in read_csv(path, "student_id")} if path.exists() else {}
-    names |= {student: cell(printable(handin.name)) for student, handin in found.items()}
+    names |= {student: csv_field(printable(handin.name)) for student, handin in found.items()}
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["student_id", "last_name"], *sorted(names.items())])
     write_text(path, text.getvalue())

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from .classroom import Run, cell, printable, write_text
+from .classroom import Run, csv_field, printable, write_text
 from .course import Refusal
 from .gradebook import Mark
 
@@ -23,7 +23,7 @@ def number(value: float) -> str:
 def write_grades(run: Run, marks: Sequence[Mark]) -> Path:
     """Write grades.csv: a line for each student, a column for each question."""
     questions = [each.id for each in run.lab.module("exam").QUESTIONS]
-    rows = [[cell(mark.student.label), run.lab.name, number(mark.score), number(mark.result.max_score), mark.result.status,
+    rows = [[csv_field(mark.student.label), run.lab.name, number(mark.score), number(mark.result.max_score), mark.result.status,
              str(bool(mark.waits)).lower(), *(number(mark.points.get(each, 0.0)) for each in questions)] for mark in marks]
     header = ["student_id", "lab", "score", "max_score", "status", "needs_manual", *questions]
     return _write_csv(run.out / "grades.csv", [header, *rows])
@@ -51,7 +51,7 @@ def _export_csv(run: Run, marks: Sequence[Mark], to: Path) -> Path:
               "max_score", "status", "needs_manual", "feedback"]
     rows = [[*map(cell, (mark.student.label, mark.student.first_name, mark.student.last_name, mark.student.email)), run.lab.name,
              mark.student.timestamp or "", number(mark.seconds_late), number(mark.raw_score), number(mark.penalty), number(mark.score),
-             number(mark.result.max_score), mark.result.status, str(bool(mark.waits)).lower(), cell(printable(mark.result.message))]
+             number(mark.result.max_score), mark.result.status, str(bool(mark.waits)).lower(), csv_field(printable(mark.result.message))]
             for mark in marks]
     return _write_csv(to, [header, *rows])
 
@@ -65,7 +65,7 @@ def _export_canvas(run: Run, marks: Sequence[Mark], to: Path) -> Path:
         name = ", ".join(filter(None, (mark.student.last_name, mark.student.first_name))) or mark.student.label
         # Canvas counts its users from one; other ids are those of the university's own login.
         ids = [mark.student.label, ""] if mark.student.label.isdecimal() else ["", mark.student.label]
-        rows.append([cell(name), *map(cell, ids), "", number(mark.score)])
+        rows.append([csv_field(name), *map(csv_field, ids), "", number(mark.score)])
     return _write_csv(to, [header, possible, *rows])
 
 

@@ -80,6 +80,7 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Constant(not value)
         case ast.Constant(value=int() | float() as value):
             yield ast.Constant(value + 1)
+            # Of a root, 0.5, a half: minus a half would only invert it, which signs of operators do already.
             yield ast.Constant(value - 1 if value != 0.5 else 0.25)
 
 

@@ -127,6 +127,7 @@ def nproc(limits: Limits) -> dict[str, int]:
     """A limit on processes and threads inside, where the kernel counts a namespace's own; before Linux 5.14 it counted all
     that the user runs on the machine. The superuser it never limits; the watch on the tree of processes does."""
     version = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    # Threads count here, and each process may have a handful; processes alone are counted by the watch.
     return {"RLIMIT_NPROC": 8 * limits.processes} if version >= (5, 14) else {}
 
 

@@ -94,6 +94,7 @@ def entry(found: dict[Cell, dict], cell: Cell) -> str:
 
 
 def measured(key: str, result: dict) -> str:
+    """When, where and by which command."""
     return f"Measured on {result['date']}, {result['machine']}, torch {result['torch']}, by `{result.get('command', COMMANDS[key])}`"
 
 
