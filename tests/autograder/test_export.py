@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from autograder.classroom import cell, load_run
+from autograder.classroom import csv_field, load_run
 from autograder.course import Refusal
 from autograder.export import export, number
 from autograder.gradebook import marks
@@ -64,4 +64,4 @@ def test_numbers(value, text):
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\tx", "\rx"])
 def test_formulas_are_text(text):
-    assert cell(text) == f"'{text}" and cell("ada") == "ada"
+    assert csv_field(text) == f"'{text}" and csv_field("ada") == "ada"
