@@ -64,7 +64,7 @@ class Candidate:
         finally:
             signal.setitimer(timer, 0)
         seconds = time.perf_counter() - start
-        return {"seconds": seconds} | (failure(error) if error else {"error": ""}), []
+        return {"seconds": seconds} | (failure(error) | {"error.line": line_of(error)} if error else {"error": ""}), []
 
     def ask(self, body, arrays):
         """Evaluate expressions with the hand-in's classes and functions."""
@@ -140,8 +140,17 @@ def failure(error: BaseException) -> dict:
     except Exception:
         message = ""
     return {"error": type(error).__name__[:100], "error.message": message.encode("utf-8", "replace").decode(),
-            "error.where": frame.tb_frame.f_code.co_qualname.rpartition("<locals>.")[2][:100] if frame else "",
-            "error.line": getattr(error, "lineno", None)}
+            "error.where": frame.tb_frame.f_code.co_qualname.rpartition("<locals>.")[2][:100] if frame else ""}
+
+
+def line_of(error: BaseException) -> int | None:
+    """The line of its cell at which an exception came up."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    frame = error.__traceback__
+    while frame is not None and frame.tb_frame.f_code.co_name != "<module>":
+        frame = frame.tb_next
+    return frame.tb_lineno if frame else None
 
 
 def seed_everything(seed: int) -> None:

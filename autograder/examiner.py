@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,7 +33,7 @@ from diffusionlab.asking import (Call, Look, Observation, Part, ask, call, descr
 from diffusionlab.sheet import SheetQuestion, Verdict, judge_question, look_at_all
 from solutions.questions import Mistake, Question, known_mistake, may_explain, right_answers
 
-from .handin_intake import Cell
+from .handin_intake import Cell, definitions_after
 from .results import Limits, PartResult, QuestionResult
 from .sandbox import Confined
 from .wire import Channel, WireError, decode, encode
@@ -49,6 +50,9 @@ MODEL_VALUES, MODEL_CALLS = 2**22, 2**17
 TRIES, SPARE = 3, 6
 """How often a cell or a question is tried that ends the candidate, and how many such tries a hand-in has to spare in all: what
 ended it may have come from outside, while code that ends everything does it each time."""
+
+NOTED = 3
+"""How many calls of a student's method are asked once more, elsewhere, before something rests on it."""
 
 LOST = {"timeout": "took too long", "memory": "used too much memory", "processes": "started too many processes",
         "crashed": "ended the whole program"}
@@ -233,6 +237,11 @@ class Session:
             where = f" in line {line}" if isinstance(line, int) and error["error"] == "SyntaxError" else ""
             late = error["error"] == "OutOfTime"
             self.failed[cell.id] = f"it {LOST['timeout']}" if late else f"it raised {mask(error['error'])}{where}"
+            if cell.kind != "provided" and not late and isinstance(line, int):
+                # What stopped it may have been a try at something that is not there at grading.
+                with self.at_most(1.5 * seconds + 2):
+                    for text in definitions_after(cell.source, line):
+                        self._exchange({"do": "run", "source": text, "seconds": seconds, "clock": "wall" if added else "cpu"})
         else:
             self.failed.pop(cell.id, None)
 
@@ -431,7 +440,9 @@ class Exam:
             if not any(told):
                 break
         rests_on, own = self._lost_before(question, results), False
-        if any(told) and rests_on:
+        # One slip may be nobody's yet. On several methods that are nowhere right, and no mistake that is known, nothing rests.
+        unheard_of = [each for each in rests_on if not results[each.id].points and not results[each.id].mistake]
+        if any(told) and rests_on and len(unheard_of) < 2:
             told, own = self._on_own_terms(question, parts, seen, usual, told, rests_on)
         points = float(round(sum(part.points for part, sentence in zip(parts, told) if not sentence), 6))
         result = replace(blank, points=points, parts=tuple(
@@ -503,14 +514,17 @@ class Exam:
             # A loop that does nothing is right on no terms: the model is called at least as often as by the reference.
             doubtful = [i for i in range(len(parts)) if told[i] and network_calls(seen[i]) >= network_calls(usual[i])]
             agreed: dict[int, Part] = {}
+            noted: dict[str, list[tuple[Call, object]]] = {}
             for i in doubtful:
-                answer = self._own_answer(self.own, parts[i].expression, question, rests_on, by_needs)
+                answer = self._own_answer(self.own, parts[i].expression, question, rests_on, by_needs, noted)
                 if answer is None:
                     return told, own
                 values = {at: summarize(look.judge, answer[at]) for look in value_looks(parts[i]) if (at := look.at) in answer}
                 terms = replace(parts[i], want={**parts[i].want, **values})
                 if values and all(comparable(answer[at], usual[i].get(at)) for at in values) and not tell(terms, seen[i], usual[i]):
                     agreed[i] = terms
+            if agreed and not all(self._same_elsewhere(need, noted.get(need.id, ())) for need in rests_on):
+                return told, own
             for i, terms in agreed.items():
                 if not network_calls(usual[i]) or not self._hollow(parts[i], terms, question, rests_on, by_needs):
                     told[i], own = "", True
@@ -530,20 +544,41 @@ class Exam:
     def _follows_inputs(self, need: Question) -> bool:
         rng = np.random.default_rng(seed_of(self.seed, self.student, need.id, "inputs"))
         asked = next((node for part in need.parts(rng) for node in nodes_of(part.expression) if node.what == need.method), None)
-        if asked is None:
-            return True
+        return asked is None or self._follows(self.own, asked)
+
+    def _same_elsewhere(self, need: Question, calls: Sequence[tuple[Call, object]]) -> bool:
+        """Whether a student's method is a function of its inputs where that mattered: a candidate that knows nothing of what was asked
+        answers some of the very calls alike, in another order, and answers to their inputs.
+        """
+        try:
+            self.otherwise.ready()
+            for asked, value in reversed(calls):
+                if same_answer(*(observe(asked, self.reference) for _ in range(2))):  # what is drawn anew is another each time
+                    with self.otherwise.at_most(self.limits.question_seconds):
+                        again = self.otherwise.value(asked, list(self.reference))
+                    if not same_answer(describe(value), describe(again)):
+                        return False
+            # Near clean data an honest slip may hide an input; so most of the calls count.
+            return not calls or 2 * sum(self._follows(self.otherwise, asked) for asked, _ in calls) > len(calls)
+        except (Lost, Undefined, ValueError):
+            return False
+
+    def _follows(self, session: Session, asked: Call) -> bool:
+        """Whether most of the inputs that change the reference's answer to a call change the student's."""
         right = observe(asked, self.reference)
         shifts = [(other, shift) for other in changed_inputs(asked) if (shift := moved(right, observe(other, self.reference)))]
         if not shifts:
             return True
-        self.own.ready()
-        with self.own.at_most(self.limits.question_seconds):
-            own = self.own.look(asked, need.targets, 0)
+        session.ready()
+        with session.at_most(self.limits.question_seconds):
+            # Asked in the very form in which the reference will ask: a message that could be told from others would be answered otherwise.
+            own, *others = (session.look(each, list(self.reference), next(session.seeds)) for each in (asked, *(other for other, _ in shifts)))
             if not within_reason(own.get("value"), right["value"]):
                 return False
-            seen = [(self.own.look(other, need.targets, 0), shift) for other, shift in shifts]
-        followed = [within_reason(each.get("value"), right["value"]) and each["value"].shape == own["value"].shape
-                    and moved(own, each) > 0.01 * shift for each, shift in seen]
+            seen = [(other, shift) for other, (_, shift) in zip(others, shifts)]
+        # Where another input gives the reference another shape, it gives one to the student's.
+        followed = [within_reason(each.get("value"), right["value"]) and math.isinf(moved(own, each)) == math.isinf(shift)
+                    and moved(own, each) > 0.01 * min(shift, 1e300) for each, shift in seen]
         return 2 * sum(followed) > len(followed)
 
     def _hollow(self, part: Part, terms: Part, question: Question, rests_on: Sequence[Question], by_needs) -> bool:
@@ -555,9 +590,19 @@ class Exam:
             answer = self._own_answer(self.otherwise, part.expression, question, rests_on, by_needs)
         return not answer or not differs(terms, answer)
 
-    def _own_answer(self, session: Session, expression, question: Question, rests_on: Sequence[Question],
-                    by_needs) -> Observation | None:
-        """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate."""
+    def _own_answer(self, session: Session, expression, question: Question, rests_on: Sequence[Question], by_needs,
+                    noted: dict | None = None) -> Observation | None:
+        """The reference's answer with the student's methods: {} where it has none, None where that cost the candidate. Some calls of
+        each method are noted, with what it answered."""
+        chance, counts = random.Random(seed_of(self.seed, self.student, question.id, "noted")), Counter()
+
+        def note(need: Question, asked: Call, value) -> None:
+            # Each call has the same chance to be among the few that are kept.
+            calls, counts[need.id] = noted.setdefault(need.id, []), counts[need.id] + 1
+            place = len(calls) if len(calls) < NOTED else chance.randrange(counts[need.id])
+            if place < NOTED:
+                calls[place:place + 1] = [copy.deepcopy((asked, value))]  # the reference may go on writing into either
+
         def answer():
             made: dict[int, object] = {}
             session.ready()
@@ -568,7 +613,8 @@ class Exam:
                         continue
                     # What is judged here cannot also be the measure; `by_needs` may build on it.
                     judged = (need.targets[0], need.method) == (question.targets[0], question.method)
-                    students = students_own(owner, need.method, session, self.reference, expression, made)
+                    students = students_own(owner, need.method, session, self.reference, expression, made,
+                                            partial(note, need) if noted is not None else None)
                     if isinstance(owner, type):
                         stack.enter_context(lent(owner, "own" if judged else need.method, students))
                     elif not judged:
@@ -586,27 +632,28 @@ class Exam:
 
 
 def changed_inputs(asked: Call) -> Iterator[Call]:
-    """A call again with one of its inputs changed, for each that is a number, a list of numbers, or a tensor of floating-point numbers."""
+    """A call again with one of its inputs changed, for each that is a number, a list of numbers, or a tensor of floating-point numbers,
+    or stands in a list."""
     def changed(value):
         match value:
             case bool():
-                return None
+                pass
             case int():
-                return value + max(1, value // 10)
+                yield value + max(1, value // 10)
             case float():
-                return 1.1 * value
+                yield 1.1 * value
             case list() | tuple() if value and all(isinstance(each, float) for each in value):
-                return type(value)(1.1 * each for each in value)
+                yield type(value)(1.1 * each for each in value)
+            case list() | tuple():
+                for i, each in enumerate(value):
+                    yield from (type(value)([*value[:i], other, *value[i + 1:]]) for other in changed(each))
             case Call(what="torch:tensor", args=(np.ndarray() as array,)) if array.dtype.kind == "f":
-                return call("torch:tensor", (1.1 * array).astype(array.dtype))
-        return None
+                yield call("torch:tensor", (1.1 * array).astype(array.dtype))
 
     for i, value in enumerate(asked.args):
-        if (other := changed(value)) is not None:
-            yield replace(asked, args=(*asked.args[:i], other, *asked.args[i + 1:]))
+        yield from (replace(asked, args=(*asked.args[:i], other, *asked.args[i + 1:])) for other in changed(value))
     for key, value in asked.kwargs.items():
-        if (other := changed(value)) is not None:
-            yield replace(asked, kwargs={**asked.kwargs, key: other})
+        yield from (replace(asked, kwargs={**asked.kwargs, key: other}) for other in changed(value))
 
 
 def moved(seen: Observation, other: Observation) -> float:
@@ -615,6 +662,15 @@ def moved(seen: Observation, other: Observation) -> float:
     if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray) or not a.size:
         return 0.0
     return float(np.abs(a.astype(float) - b).max()) if a.shape == b.shape else math.inf
+
+
+def same_answer(seen: Observation, other: Observation) -> bool:
+    """Whether two answers are one, up to rounding."""
+    def same(a, b) -> bool:
+        if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+            return isinstance(a, str) and a == b
+        return a.shape == b.shape and np.allclose(a.astype(float), b.astype(float), rtol=1e-4, atol=1e-6, equal_nan=True)
+    return seen.keys() == other.keys() and all(same(seen[key], other[key]) for key in seen)
 
 
 def comparable(answer, usual) -> bool:
@@ -710,20 +766,24 @@ def lent_function(function, students):
         yield
 
 
-def students_own(owner, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping):
+def students_own(owner, method: str, session: Session, reference: Mapping[str, object], expression, made: Mapping, note=None):
     """The student's version of what a question is about; each call of it is made in the candidate.
 
     Args:
         owner: the reference class whose method it is, or the reference function itself.
         method: the name of the method, or of the function.
         expression, made: what is being evaluated and what came of it so far, by which objects are known again.
+        note: called as `note(asked, value)` for each call, None for not at all.
     """
     nodes = {id(node): node for node in nodes_of(expression)}
 
     def ask_student(*args, **kwargs):
         lifted, named = lift(args), lift(kwargs)
         asked = ask(lifted[0], method, *lifted[1:], **named) if isinstance(owner, type) else call(method, *lifted, **named)
-        return session.value(asked, list(reference))
+        value = session.value(asked, list(reference))
+        if note is not None:
+            note(asked, value)
+        return value
 
     def lift(value):
         match value:

@@ -49,7 +49,7 @@ def _export_csv(run: Run, marks: Sequence[Mark], to: Path) -> Path:
     """For gradebooks, such as Moodle's, that ask at import which column is which."""
     header = ["student_id", "first_name", "last_name", "email", "lab", "submitted", "seconds_late", "points", "late_penalty", "score",
               "max_score", "status", "needs_manual", "feedback"]
-    rows = [[*map(cell, (mark.student.label, mark.student.first_name, mark.student.last_name, mark.student.email)), run.lab.name,
+    rows = [[*map(csv_field, (mark.student.label, mark.student.first_name, mark.student.last_name, mark.student.email)), run.lab.name,
              mark.student.timestamp or "", number(mark.seconds_late), number(mark.raw_score), number(mark.penalty), number(mark.score),
              number(mark.result.max_score), mark.result.status, str(bool(mark.waits)).lower(), csv_field(printable(mark.result.message))]
             for mark in marks]

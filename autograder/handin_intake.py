@@ -357,12 +357,23 @@ def own_definitions(source: str, lesson: str) -> str:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ""
 
-    def defines(node: ast.stmt) -> bool:
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            return not any(isinstance(each, ast.Call) for each in ast.walk(node))
-        # The lesson's demonstrations are decorated functions of this name, and run where they are defined.
-        return isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef)) or isinstance(node, ast.FunctionDef) and node.name != "_"
     return "\n".join(text for text, node in mine.items() if text not in given and defines(node))
+
+
+def definitions_after(source: str, line: int) -> list[str]:
+    """The imports, functions, classes and constants at a cell's top level that begin below a line, each by itself."""
+    try:
+        return [ast.unparse(node) for node in parse_cell(source).body if node.lineno > line and defines(node)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def defines(node: ast.stmt) -> bool:
+    """Whether a statement does no more than to define something."""
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        return not any(isinstance(each, ast.Call) for each in ast.walk(node))
+    # The lesson's demonstrations are decorated functions of this name, and run where they are defined.
+    return isinstance(node, (ast.Import, ast.ImportFrom, ast.ClassDef)) or (isinstance(node, ast.FunctionDef) and node.name != "_")
 
 
 def foreign_imports(cells: list[Cell], own_modules: frozenset[str]) -> list[str]:

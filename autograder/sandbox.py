@@ -230,9 +230,11 @@ def hiding_binds(course: Path) -> tuple[str, ...]:
     where they are, and installed packages that are not the lab's own and might do the exercise."""
     import solutions
 
-    folders = {Path(__file__).resolve().parent, *(Path(each).resolve() for each in solutions.__path__),
-               *(course.resolve() / each for each in ("solutions", "autograder", "tests", ".git"))}
     packages = Path(sysconfig.get_path("purelib"))
+    # The interpreter that a virtual environment was made of has packages of its own, which are nobody's here.
+    of_base = () if sys.prefix == sys.base_prefix else Path(sys.base_prefix, "lib").glob("python3*/[sd]*-packages")
+    folders = {Path(__file__).resolve().parent, *(Path(each).resolve() for each in solutions.__path__), *of_base,
+               *(course.resolve() / each for each in ("solutions", "autograder", "tests", ".git"))}
     patterns = ("*.pth", "__editable__*", "*.dist-info/direct_url.json")
     pointers = [path for pattern in patterns for path in packages.glob(pattern)
                 if path.name.startswith("__editable__") or str(course.resolve()) in path.read_text(errors="replace")]

@@ -68,12 +68,17 @@ class NoiseSchedule:
 
 
 class CountedSchedule(NoiseSchedule):
-    """A schedule that counts how often `alphas_cumprod` is taken from it: for the lab's checks."""
+    """A schedule that counts how often one of its tables is taken from it: for the lab's checks."""
 
     def __getattribute__(self, name: str):
-        if name == "alphas_cumprod":
+        if name in ("betas", "alphas", "alphas_cumprod"):
             self.__dict__["taken"] = self.__dict__.get("taken", 0) + 1  # frozen: not by assignment
         return super().__getattribute__(name)
+
+    @property
+    def num_timesteps(self) -> int:
+        """T; to ask for it takes no table."""
+        return len(self.__dict__["betas"])
 
     def taken_after(self, *results) -> int:
         """How often, once `results` were worked out: an expression among whose arguments they are comes after them."""

@@ -503,12 +503,12 @@ def optimizer_cached(rng):
         return ask(pair[0], "cached_noise_schedule_sampling", pair[1], (2, 1, 3, 2), n, x_T=tensor(x_T), **kwargs)
     x_T, n = normal(rng, 2, 1, 3, 2), int(rng.choice(WHOLE[:2]))
     once = cached(fresh(), x_T, n)
-    yield Part("the plain sampler's result, with one network call a step", 1.5, once, (TIMESTEPS, *LIKE_X, NO_GRADIENTS))
+    yield Part("the plain sampler's result, with one network call a step", 1, once, (TIMESTEPS, *LIKE_X, NO_GRADIENTS))
     pair, later = fresh(), normal(rng, 2, 1, 3, 2)
     # An eta so near to 0 that a key which rounds it takes it for 0.
     after = [cached(pair, x_T, n, eta=0.04), cached(pair, x_T, WHOLE[2]), cached(pair, x_T, n), cached(pair, later, n),
              cached((pair[0], other), x_T, n)]
-    yield Part("another eta, number of steps, x_T or sampler is not answered from the wrong cache", 1, after,
+    yield Part("another eta, number of steps, x_T or sampler is not answered from the wrong cache", 0.5, after,
                tuple(Look(f"value.{i}") for i in range(1, 5)))
     counted, n = call("diffusionlab.schedule:CountedSchedule.linear"), WHOLE[2]
     ddim = sampler("DDIMSampler", counted, linear(), **known)
@@ -516,7 +516,7 @@ def optimizer_cached(rng):
     first, second = (cached(pair, each, n) for each in (x_T, later))
     before, then = (ask(counted, "taken_after", each) for each in (first, second))
     # A key may be made from the tables, so they may be taken, but not at every step.
-    yield Part("a second call of the same kind does not go back to the schedule's tables", 1,
+    yield Part("a second call of the same kind does not go back to the schedule's tables", 2,
                [first, before, second, call("operator:sub", then, before)],
                (Look("value.0"), Look("value.2"), Look("value.3", "at_most")), {"value.3": np.array(n // 4)})
     optimizer, ddim = fresh(linear(*TAUGHT))
@@ -541,9 +541,10 @@ def optimizer_batches(rng):
         return chain_moments(alpha_bar(), uniform(1000, steps), 0.0, n, alpha_bar(*TAUGHT), **known)
     few = batches(total, size, sample_shape=form, num_steps=4, generator=generator(rng))
     shape = call("builtins:list", call("builtins:getattr", few, "shape"))
-    yield Part("as many as asked for, the remainder too", 1.5, [shape, call("builtins:str", call("builtins:getattr", few, "device")), few],
-               (Look("value.0", "same"), Look("value.1", "same"), Look("value.2", "moments")),
-               {"value.0": np.array([total, *form]), "value.1": "cpu", "value.2": plain(total, 4)})
+    yield Part("as many as asked for, the remainder too, in batches", 1.5,
+               [shape, call("builtins:str", call("builtins:getattr", few, "device")), few],
+               (Look("value.0", "same"), Look("value.1", "same"), Look("value.2", "moments"), Look("network.batch", "at_most")),
+               {"value.0": np.array([total, *form]), "value.1": "cpu", "value.2": plain(total, 4), "network.batch": np.array(size)})
     yield Part("never more than batch_size at a time", 1, batches(total, size, sample_shape=form, num_steps=4, generator=generator(rng)),
                (Look("value", "moments"), Look("network.batch", "at_most")), {"value": plain(total, 4), "network.batch": np.array(size)})
     default = batches(60, 40, shape=form[1:], num_steps=2)

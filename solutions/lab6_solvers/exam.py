@@ -295,22 +295,30 @@ def early_exit(rng):
         return answers
     tolerance = float(rng.uniform(0.02, 0.2))
     small, large = 0.8 * tolerance, 1.3 * tolerance
-    def part(title, points, answers, wants):
+    # Runs of other lengths each time: who recites the answers of one has those of no other.
+    def some(low, high):
+        return int(rng.integers(low, high + 1))
+    def part(title, points, *runs):
+        """Of each run the answers, and whether the last is True; all before are False."""
+        answers = [answer for run, _ in runs for answer in run]
+        wants = [stops and i == len(run) - 1 for run, stops in runs for i in range(len(run))]
         return Part(title, points, answers, tuple(Look(f"value.{i}", "same") for i in range(len(wants))),
                     {f"value.{i}": np.array(want) for i, want in enumerate(wants)})
     yield part("it stops once no sample's guess has changed by more than the tolerance, be that 0", 2,
-               [*told(call("stop_when_settled", tolerance), [0, large, large, small]),
-                *told(call("stop_when_settled", 0.0), [0, small, 0])], [False, False, False, True, False, False, True])
+               (told(call("stop_when_settled", tolerance), [0, *[large] * some(1, 4), small]), True),
+               (told(call("stop_when_settled", 0.0), [0, *[small] * some(1, 3), 0]), True),
+               (told(call("stop_when_settled", tolerance), [0, *[large] * some(2, 5)]), False))
+    patience = some(2, 3)
     yield part("patience: so many quiet steps in a row", 1,
-               told(call("stop_when_settled", tolerance, 2), [0, small, large, small, small]),
-               [False, False, False, False, True])
+               (told(call("stop_when_settled", tolerance, patience),
+                     [0, *[small] * (patience - 1), *[large] * some(1, 2), *[small] * some(1, patience - 1), large, *[small] * patience]), True))
     again = call("stop_when_settled", tolerance)
-    yield part("a new run begins at i = 0", 1, [*told(again, [0, small]), *told(again, [0, large])],
-               [False, True, False, False])
+    yield part("a new run begins at i = 0", 1, *((told(again, [0, small]), True) for _ in range(some(1, 3))),
+               (told(again, [0, *[large] * some(1, 3)]), False))
+    noise = some(2, 5)
+    lams = [*np.sort(rng.uniform(-3, 0.4, noise)).tolist(), 0.5, 0.7, 0.8]
     yield part("quiet steps in pure noise do not count", 1,
-               told(call("stop_when_settled", tolerance, patience=2, after=0.5), [0, small, small, small, small],
-                    [-2, -1, 0.2, 0.5, 0.7]),
-               [False, False, False, False, True])
+               (told(call("stop_when_settled", tolerance, patience=2, after=0.5), [0, *[small] * (noise + 1)], lams), True))
 
 
 @question("hybrid", 5, "Stochastic early, deterministic late", "solve_hybrid")

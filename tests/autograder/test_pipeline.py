@@ -352,6 +352,15 @@ DDPMSampler.compute_posterior_mean = hanging_mean"""
     assert result.status == "graded" and points(result)["ddim-sample"] == 5 and points(result)["ddpm-step"] < 5
 
 
+def test_a_line_that_fails_costs_no_definition_below_it(classroom):
+    filled = next(cell for cell in classroom.notebook().cells if cell.id == "Average").source
+    result = classroom.grade(classroom.filled(Average=f"import math\nshown = not_there_at_grading()[0]\n{filled}"))
+    assert result.score == 9 and result.message == "The cell Average did not run: it raised NameError."
+    # What stands above it stays as it is, with what was done to it since.
+    result = classroom.grade(classroom.filled(Average=f"{filled}\nAverage.mean = lambda self: 0.0\nnot_there_at_grading()"))
+    assert result.score < 9
+
+
 # Plain loops over helpers that are constants, inputs, nothing, or of a size at which every difference is small.
 HOLLOW = {"constants": ("0 * x_t + 2.0", "torch.zeros(()).double()", "0 * x_t + 2.0"),
           "inputs": ("predicted_noise", "torch.zeros(()).double()", "self.model(x_t, torch.full((len(x_t),), t))"),

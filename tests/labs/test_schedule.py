@@ -89,6 +89,7 @@ def test_a_counted_schedule_is_a_schedule_and_says_how_often_its_table_was_taken
     assert counted.num_timesteps == 10 and counted.taken_after() == 0
     assert torch.equal(counted.alphas_cumprod, plain.alphas_cumprod) and counted.taken_after() == 1
     assert isinstance(counted, NoiseSchedule) and counted.taken_after([counted.alphas_cumprod, counted.alphas_cumprod]) == 3
+    assert torch.equal(counted.betas + counted.alphas, torch.ones(10, dtype=torch.float64)) and counted.taken_after() == 5
 
 
 def test_coefficient_of_an_int_is_a_plain_number():
