@@ -362,7 +362,8 @@ def test_a_line_that_fails_costs_no_definition_below_it(classroom):
 
 
 # Plain loops over helpers that are constants, inputs, nothing, or of a size at which every difference is small.
-HOLLOW = {"constants": ("0 * x_t + 2.0", "torch.zeros(()).double()", "0 * x_t + 2.0"),
+HOLLOW = {"formulas of no kind": ("x_t - 0.3 * predicted_noise", "1e-4 * torch.as_tensor(t).double()", "x_t - 0.3 * x_t / (1 + x_t**2)"),
+          "constants": ("0 * x_t + 2.0", "torch.zeros(()).double()", "0 * x_t + 2.0"),
           "inputs": ("predicted_noise", "torch.zeros(()).double()", "self.model(x_t, torch.full((len(x_t),), t))"),
           "nothing": ("x_t[:, :0]", "torch.zeros(()).double()", "x_t[:, :0]"),
           "very large": ("x_t + 2.0**40", "torch.zeros(()).double()", "0 * self.model(x_t, torch.full((len(x_t),), t)) + 2.0**40")}

@@ -55,6 +55,30 @@ def test_a_mistake_in_a_function_is_paid_for_once(lab6, wrong, lost):
     assert all(each.mistake for each in result.questions if each.id in lost)
 
 
+WHO_ASKS = """
+import sys
+def unipc_weights(ratios, h, variant="bh2"):
+    frame = sys._getframe()
+    while frame is not None and not {"body", "targets"} <= frame.f_locals.keys():
+        frame = frame.f_back
+    tried = frame is None or len(frame.f_locals["body"]["targets"]) <= 2 or frame.f_locals["body"]["seed"] == 0
+    return torch.full((len(ratios),), h if tried else 0.0, dtype=torch.float64)"""
+
+FIRST_ORDER = """
+def unipc_step(x, guesses, lam_next, *, x0_next=None, variant="bh2"):
+    lam, x0 = guesses[-1]
+    (_, sigma), (alpha_next, sigma_next) = signal_noise(lam), signal_noise(lam_next)
+    return sigma_next / sigma * x - alpha_next * math.expm1(lam - lam_next) * x0"""
+
+
+def test_a_function_that_answers_by_who_asks_is_nothing_to_rest_on(lab6):
+    notebook = filled()
+    for name, source in (("unipc_weights", WHO_ASKS), ("unipc_step", FIRST_ORDER)):
+        next(cell for cell in notebook.cells if f"def {name}(" in cell.source).source = source
+    points = {each.id: each.points for each in grade(lab6, notebook).questions}
+    assert points["unipc-weighing"] == 0 and points["unipc-predict-correct"] <= 1.5  # with a single guess the step is right
+
+
 def test_functions_that_do_nothing_are_not_right_on_their_own_terms(lab6):
     notebook = filled()
     nothing = {"unipc_weights": "def unipc_weights(ratios, h, variant='bh2'):\n    return torch.zeros(len(ratios)).double()",
