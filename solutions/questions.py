@@ -224,10 +224,11 @@ def may_explain(parts: Sequence[Part], seen: Sequence[Observation], mistake: Mis
 
 
 def _wrong_answers(part: Part, seen: Observation, again: Observation) -> dict[str, object]:
-    # Only what differs from the right answer needs to be stored, and of an answer that chance decides, that it is wrong.
+    # Only what differs from the right answer needs to be stored, and of an answer that chance decides, that it is wrong. What is
+    # wrong once and right the other time is a slow machine's doing.
     wrong = {}
     for look in part.all_looks():
-        if judge(look, seen, part.want[look.at]):
+        if judge(look, seen, part.want[look.at]) and judge(look, again, part.want[look.at]):
             answer = summarize(look.judge, seen.get(look.at, MISSING))
             wrong[look.at] = answer if alike(look, again, answer, part.want[look.at]) else None
     return wrong
