@@ -87,7 +87,7 @@ def _exception_name(expression, targets, made) -> str:
         if not isinstance(error, NotImplementedError):
             return _type_name(error)
         # A stub has no message; torch's own says what it cannot do.
-        return _type_name(error) + (" with a message" if error.args else f" in {_where(error)}")
+        return _type_name(error) + (" with a message" if error.args else f" in {where(error)}")
     return ""
 
 
@@ -116,7 +116,7 @@ def observe(expression, targets: Mapping[str, Any]) -> Observation:
     except KeyboardInterrupt:  # somebody wants to stop
         raise
     except BaseException as error:  # student code may raise anything, SystemExit too, and what it raised is the finding
-        seen = {"error": _type_name(error), "error.message": _message(error), "error.where": _where(error)}
+        seen = {"error": _type_name(error), "error.message": _message(error), "error.where": where(error)}
     for node in nodes_of(expression):
         # Of importable recorders only: a student's class may have a method of that name.
         if ":" in node.what and callable(getattr(type(made.get(id(node))), "observed", None)):
@@ -124,8 +124,8 @@ def observe(expression, targets: Mapping[str, Any]) -> Observation:
     return seen | {"inputs": "changed" if inputs_changed(expression, made) else "kept"}
 
 
-def _where(error: BaseException) -> str:
-    """The innermost function, with its class."""
+def where(error: BaseException) -> str:
+    """The function in which an exception came up, with its class; "" where it came from none."""
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next

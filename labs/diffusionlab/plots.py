@@ -24,6 +24,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from .asking import where
+
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv*P"
 _LINES = ("-", "--", "-.", ":")
@@ -280,10 +282,7 @@ def missing_method(error: NotImplementedError) -> str:
     """The method whose stub raised; an error with a message is no stub's, and is raised again."""
     if error.args:
         raise error
-    traceback = error.__traceback__
-    while traceback.tb_next:
-        traceback = traceback.tb_next
-    return traceback.tb_frame.f_code.co_qualname
+    return where(error)
 
 
 def _display(as_html: str, as_text: str) -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 import autograder.grade
-from autograder.classroom import load_run, parse_due, parse_time, safe_id
+from autograder.classroom import load_run, parse_due, parse_time, read_csv, safe_id
 from autograder.cli import main
 from autograder.course import ROOT, Refusal
 from autograder.grade import executor, sole_writer
@@ -321,6 +321,12 @@ def test_a_refused_run_leaves_the_folder_as_it_was(fake_class):
     with pytest.raises(Refusal, match="open to everybody"):
         fake_class.grade(seed=99, scheduler="tcp://10.0.0.1:8786")
     assert (fake_class.out / "run.json").read_bytes() == before
+
+
+def test_a_roster_s_fields_may_hold_what_ends_lines_elsewhere(fake_class):
+    path = fake_class.folder / "roster.csv"
+    path.write_text('student_id,last_name\nada,"Love\u2028lace"\nben,"two\nlines"\n', encoding="utf-8")
+    assert [row["student_id"] for row in read_csv(path, "student_id")] == ["ada", "ben"]
 
 
 def test_dask_is_needed_for_a_scheduler_alone(monkeypatch):

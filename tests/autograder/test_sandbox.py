@@ -39,6 +39,20 @@ def inside(needs_tool, tmp_path):
     return run
 
 
+def test_of_a_labs_folder_only_the_expected_pictures_are_inside(needs_tool):
+    needs_tool("bwrap")
+    args = Sandbox(Lab(ROOT, "lab5_sampling"), Limits()).launch({})["args"]
+    bound = [args[i + 2] for i, option in enumerate(args) if option == "--ro-bind" and "/labs/" in args[i + 2]]
+    assert sorted(bound) == ["/course/labs/diffusionlab", "/course/labs/lab5_sampling/expected"]
+
+
+@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="no virtual environment, so no interpreter below it")
+def test_the_base_interpreters_packages_are_hidden(inside):
+    folders = [path for path in Path(sys.base_prefix, "lib").glob("python3*/[sd]*-packages") if any(path.iterdir())]
+    assert folders, "there is nothing to hide here"
+    assert inside(f"import os\nfor folder in {list(map(str, folders))!r}: print(os.listdir(folder))").split() == ["[]"] * len(folders)
+
+
 def test_nothing_is_readable_but_what_is_bound(inside):
     secret = Path.home() / "not-for-students"
     places = [str(ROOT / name) for name in ("solutions", "autograder", "tests", "labs", "pyproject.toml", ".git")]

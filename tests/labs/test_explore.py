@@ -254,6 +254,16 @@ def test_an_exception_is_quoted_with_its_place_and_the_next_move_may_succeed():
     assert panel.wait(120) and "η = 0.2" in panel.samples.picture.caption
 
 
+def test_code_that_wants_to_exit_is_quoted_like_any_other():
+    class Leaves(DDIMSampler):
+        def ddim_step(self, *args, **kwargs):
+            raise SystemExit(3)
+
+    panel = explore.eta(Leaves, model=Shrinks(), schedule=SHORT)
+    panel.refresh()
+    assert panel.wait(120) and "Your code raised SystemExit in ddim_step" in said(panel)
+
+
 def test_a_stub_with_words_of_its_own_is_quoted():
     assert "NotImplementedError" in explain(NotImplementedError("later")) and "later" in explain(NotImplementedError("later"))
 
@@ -333,6 +343,17 @@ def test_scrubbing_through_time_shows_no_state_of_the_future_and_needs_no_new_sa
     assert panel.numbers["t"] == "99" and panel.picture.picture.png != last.png
     panel.time.value = 40
     assert panel.picture.picture is last and panel.numbers["t"] == "clean"
+
+
+def test_before_the_first_timestep_points_stand_where_they_start():
+    class Late(DDIMSampler):
+        def create_timestep_schedule(self, num_steps, schedule_type="uniform"):
+            return torch.arange(num_steps).flip(0) * (100 // num_steps)  # leading: it does not begin at T-1
+
+    panel = explore.paths(Late, model=GaussianMixture.ring(SHORT), schedule=SHORT)
+    panel.time.value = 0
+    panel.refresh()
+    assert panel.wait(120) and "raised" not in said(panel) and panel.numbers["t"] == "99"
 
 
 def test_points_between_two_steps_are_held_to_the_truth_at_their_own_noise_level():
@@ -417,6 +438,11 @@ def test_each_point_has_a_button_in_its_place_with_its_numbers_and_its_samples()
     assert places[0][0] == places[2][0]  # equally slow
     assert 'aria-label="eta 1, 50 steps: 50 network calls, 5.00 s, distance 1.18"' in page
     assert len(shown.samples) == 4 and pixels(shown.samples[0]).shape == (35, 35, 4)
+
+
+def test_a_distance_of_0_has_its_place_on_a_logarithmic_axis():
+    at_0 = points()[0] | {"distance": 0.0}
+    assert explore.speed_quality([at_0, points()[1]]).to_html().count("<button") == 2
 
 
 def test_points_without_what_is_needed_are_refused_in_one_sentence():

@@ -100,6 +100,11 @@ def test_a_trajectory_of_points_or_signals_can_be_drawn(sample):
     assert [ax.get_title() for ax in figure.axes[:3]] == ["t = 0", "t = 10", "t = 20"]
 
 
+def test_points_that_are_no_images_have_their_rows_named_too():
+    figure = plots.noise_predictions([tuple(torch.rand(5, 1, 2)) for _ in range(2)], [7, 300])
+    assert [ax.get_ylabel() for ax in figure.axes[::5]] == ["t = 7", "t = 300"]
+
+
 def test_noise_predictions_have_a_row_for_each_timestep():
     image, titles, rows = sheet(plots.noise_predictions([tuple(torch.rand(5, 1, 1, 8, 8)) for _ in range(3)], [1, 2, 3]))
     assert image.shape == (3 * 10 - 2, 5 * 10 - 2) and len(titles) == 5 and rows == ["t = 1", "t = 2", "t = 3"]

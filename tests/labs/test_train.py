@@ -75,6 +75,9 @@ def test_a_machine_without_the_run_goes_on_from_what_was_shipped(run, tmp_path, 
     (tmp_path / "runs/toy-unet/state.pt").unlink()
     with pytest.raises(ValueError, match="another one than asked for"):
         run("unet", 200, widths=[32], go_on=True)
+    run("unet", 100, batch=2)
+    with pytest.raises(ValueError, match="of another network than asked for"):
+        run("unet", 200, widths=[32], batch=2)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(run):

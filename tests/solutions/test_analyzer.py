@@ -75,6 +75,10 @@ def test_bad_input_is_refused(refuses, x, timesteps, noise):
     refuses(TrainedModelAnalyzer(zero, SCHEDULE).analyze_noise_prediction_quality, x, timesteps, noise=noise)
 
 
+def test_a_picture_of_no_levels_is_refused(refuses):
+    refuses(TrainedModelAnalyzer(zero, SCHEDULE).visualize_noise_predictions, torch.zeros(1, 1, 8, 8), [])
+
+
 def test_a_prediction_of_another_shape_is_refused(refuses):
     refuses(TrainedModelAnalyzer(lambda x, t: x[:, :1], SCHEDULE).analyze_noise_prediction_quality, torch.zeros(2, 3), [5])
 

@@ -34,6 +34,12 @@ def run(program, monkeypatch, *arguments):
     program.main()
 
 
+def test_more_samples_than_there_are_real_images_are_refused(colours, monkeypatch):
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="only 60 real images to compare 100 samples with"):
+        patched.setattr(metrics, "real_features", lambda data: (torch.zeros(60, 6), torch.arange(60) % 10))
+        evaluate.judge(torch.zeros(100, 3, 8, 8), "cifar10")
+
+
 def test_networks_for_photographs_are_measured_by_the_same_commands_as_those_for_digits(colours, monkeypatch, capsys):
     class InNoTime(evaluate.DDPMSampler):
         def sample(self, shape, *, x_T, generator):
